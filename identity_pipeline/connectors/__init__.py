@@ -1,0 +1,53 @@
+"""The source types: one module each, found by name.
+
+Belongs here: one file for each source type, named as it, with one :class:`~.base.Connector`
+subclass. Does not belong here: paging, parsing and talking to servers (``readers``), Dagster's
+assets (``orchestration``), another connector.
+"""
+
+import importlib
+import pkgutil
+from functools import cache
+
+from identity_pipeline.connectors.base import Connector
+from identity_pipeline.core.errors import ConfigurationError
+
+SOURCE_TYPES = (
+    "postgres_identity", "mysql_identity", "snowflake_identity", "bigquery_identity",
+    "csv_url", "s3_csv", "gcs_csv", "azure_blob_csv", "google_sheets", "sftp_csv",
+    "salesforce_contacts", "microsoft_contacts", "google_contacts",
+    "hubspot_contacts", "airtable_records", "stripe_customers", "intercom_contacts", "pipedrive_persons",
+    "zendesk_users", "shopify_customers", "klaviyo_profiles", "mailchimp_members",
+)  # fmt: skip
+"""All the source types that the product is to have; :func:`connectors` has those that are built."""
+
+
+def modules() -> list[str]:
+    """Names of the connector modules that are there."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+
+
+@cache
+def connector(source_type: str) -> type[Connector]:
+    """The connector of one source type.
+
+    Raises:
+        ConfigurationError: no such type, or its module does not hold exactly one connector.
+    """
+    if source_type not in modules():
+        planned = " (planned, not built yet)" if source_type in SOURCE_TYPES else ""
+        raise ConfigurationError(f"source_type {source_type!r} is unknown{planned}; known are {', '.join(modules())}")
+    module = importlib.import_module(f"{__name__}.{source_type}")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Connector) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise ConfigurationError(f"connectors/{source_type}.py: expected one Connector subclass, found {len(found)}")
+    return found[0]
+
+
+def connectors() -> dict[str, type[Connector]]:
+    """Source type → connector, for all that are built."""
+    return {name: connector(name) for name in modules()}

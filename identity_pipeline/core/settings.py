@@ -1,0 +1,48 @@
+"""Settings from the environment, read when asked for and never at import."""
+
+import os
+from pathlib import Path
+
+from identity_pipeline.core.errors import ConfigurationError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """``IDENTITY_HOME``: embedded Postgres, landing and key file. Default ``.identity`` of the project."""
+    return Path(os.environ.get("IDENTITY_HOME") or PACKAGE.parent / ".identity").expanduser().absolute()
+
+
+def database_url() -> str | None:
+    """``IDENTITY_DATABASE_URL`` as a plain ``postgresql://`` URL, or None for the embedded server."""
+    url = os.environ.get("IDENTITY_DATABASE_URL", "").strip()
+    if not url:
+        return None
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.partition("+")[0] not in {"postgresql", "postgres"}:
+        raise ConfigurationError(
+            "IDENTITY_DATABASE_URL: expected postgresql://user:password@host:port/database, "
+            f"found a value that starts with {scheme[:12]!r}: set it to a PostgreSQL 14+ URL, or unset it "
+            "to use the embedded server"
+        )
+    return f"postgresql://{rest}"
+
+
+def landing_url() -> str:
+    """``IDENTITY_LANDING_URL``: where read batches wait until merged. Default a folder of IDENTITY_HOME."""
+    return os.environ.get("IDENTITY_LANDING_URL") or str(home() / "landing")
+
+
+def sources_folder() -> Path:
+    """``IDENTITY_SOURCES``: the folder of source YAML files."""
+    return Path(os.environ.get("IDENTITY_SOURCES") or PACKAGE / "sources").expanduser().absolute()
+
+
+def allowed_private_hosts() -> tuple[str, ...]:
+    """``IDENTITY_ALLOW_PRIVATE_HOSTS``: hosts or CIDRs that the network guard lets through."""
+    return tuple(part.strip() for part in os.environ.get("IDENTITY_ALLOW_PRIVATE_HOSTS", "").split(",") if part.strip())
+
+
+def executor() -> str:
+    """``IDENTITY_EXECUTOR``: ``in_process`` (default), ``multiprocess``, ``celery`` or ``k8s``."""
+    return os.environ.get("IDENTITY_EXECUTOR") or "in_process"
