@@ -37,12 +37,12 @@ class CheckStep:
     message: str
 
 
-def secret(description: str, **options: Any) -> Any:  # noqa: ANN401 - pydantic's Field
+def secret(description: str, **options: Any) -> Any:
     """A setting that is a secret: given only as ``{env: NAME}`` or ``{credential: NAME}``, masked everywhere."""
     return Field(description=description, json_schema_extra={"dagster__is_secret": True}, repr=False, **options)
 
 
-def setting(description: str, **options: Any) -> Any:  # noqa: ANN401 - pydantic's Field
+def setting(description: str, **options: Any) -> Any:
     """A setting; ``options`` are pydantic's (``default``, ``ge``, ``pattern``, …)."""
     return Field(description=description, **options)
 

@@ -37,7 +37,7 @@ class _Number(str):
     __slots__ = ()
 
 
-def parse_json(body: bytes | str) -> Any:  # noqa: ANN401 - a JSON value
+def parse_json(body: bytes | str) -> Any:
     """Parse JSON with every number as the text that stood there.
 
     Raises:
@@ -54,7 +54,7 @@ def escape(text: str) -> str:
     return _UNSTORABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
-def to_json(value: Any) -> str:  # noqa: ANN401 - a JSON value
+def to_json(value: Any) -> str:
     """JSON text of a list or object, numbers as they were written, deterministic."""
     if isinstance(value, _Number):
         return str(value)
@@ -67,7 +67,7 @@ def to_json(value: Any) -> str:  # noqa: ANN401 - a JSON value
     return json.dumps(to_text(value), ensure_ascii=False)
 
 
-def to_text(value: Any) -> str | None:  # noqa: ANN401, PLR0911 - one return for each type of value
+def to_text(value: Any) -> str | None:  # noqa: PLR0911 - one return for each type of value
     """Canonical text of one value; None for null, NaN and NaT."""
     if value is None or value is pd.NA or value is pd.NaT:
         return None
