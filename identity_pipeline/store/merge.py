@@ -1,0 +1,362 @@
+"""The merge of one landed part: hash first, then only what is new or changed.
+
+For each batch: reject what cannot be stored, drop duplicates, hash, ship (external id, hash) and
+probe the key index; normalise, encode and COPY only new and changed records. The whole part is one
+transaction that holds the source's row (so nobody else can insert between probe and COPY), checks
+the fencing token and writes its line of the ledger: a part is merged once or not at all.
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+
+import polars as pl
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+from psycopg import sql
+
+from identity_pipeline.core import cursor
+from identity_pipeline.core.errors import SchemaChanged
+from identity_pipeline.core.failpoint import reached
+from identity_pipeline.core.fieldmap import REJECTED, FieldMap
+from identity_pipeline.core.text import SANITISED
+from identity_pipeline.core.window import CursorType
+from identity_pipeline.store.database import connect
+from identity_pipeline.store.ledger import Load, fenced
+from identity_pipeline.store.record_hash import record_hashes
+
+MAX_ID_BYTES = 1_024
+MAX_FIELD_BYTES = 1_048_576
+MAX_FIELDS = 2_000
+_RESERVED = "@identity."
+_CANONICAL = (
+    "email", "email_verdict", "phone", "phone_verdict", "emails", "phones", "full_name", "first_name", "last_name", "company",
+    "job_title", "street", "city", "region", "postal_code", "country", "source_created_at", "source_updated_at", "deleted_at",
+    "merged_into",
+)  # fmt: skip
+_COLUMNS = ("source_name", "external_id", "source_type", *_CANONICAL, "raw", "record_hash", "load_id")
+_SET = ", ".join(f"{c} = s.{c}" for c in _COLUMNS if c not in {"source_name", "external_id"})
+
+Canonicalise = Callable[[pa.Table], pa.Table]
+"""Raw records → the canonical columns, row by row."""
+
+
+@dataclass
+class PartCounts:
+    """The balance of one part: ``records`` is the sum of the five below it."""
+
+    records: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    deleted: int = 0
+    valid_identifiers: int = 0
+    seconds: float = 0.0
+    fields: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CursorReading:
+    """How to read the cursor of raw records, for telling the newer of two versions."""
+
+    column: str
+    type: CursorType
+    timezone: str = "UTC"
+    format: str | None = None
+
+    def keys(self, texts: pa.Array) -> pa.Array:
+        """Comparable values; null where there is none."""
+        if self.type == "timestamp":
+            return cursor.instants(texts, self.timezone, self.format)
+        return cursor.keys(self.type, texts)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the merge of a source goes by. ``fingerprint`` changes whenever a result could."""
+
+    field_map: FieldMap
+    canonicalise: Canonicalise
+    fingerprint: str
+    reading: CursorReading | None = None
+
+
+def merge_part(url: str, load: Load, part: int, batches: Iterable[pa.Table], rules: Rules) -> PartCounts:
+    """Merge one landed part. A part that is merged already is not merged again.
+
+    Raises:
+        Superseded: a newer load has the source.
+        SchemaChanged: no field of the records can be the external id.
+        TargetUnavailable: the database went away; nothing of the part stays.
+    """
+    with connect(url, doing="merge") as connection:
+        fenced(connection, load)
+        done = connection.execute(
+            "select records, inserted, updated, unchanged, duplicates, quarantined, deleted, valid_identifiers, seconds, fields "
+            "from identity.load_parts where load_id = %s and part = %s",
+            (load.load_id, part),
+        ).fetchone()
+        if done:
+            return PartCounts(*done)
+        started = time.monotonic()
+        counts = PartCounts()
+        merger = _Merger(connection, load, rules, counts)
+        for batch in batches:
+            merger.merge(batch)
+        counts.seconds = round(time.monotonic() - started, 3)
+        values = asdict(counts)
+        connection.execute(
+            sql.SQL("insert into identity.load_parts (load_id, part, {}) values (%s, %s, {})").format(
+                sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(sql.Placeholder() * len(values))
+            ),
+            (load.load_id, part, *values.values()),
+        )
+        connection.execute(
+            "update identity.sources set row_count = row_count + %s where source_name = %s", (counts.inserted, load.source_name)
+        )
+        reached("merged")
+    return counts
+
+
+class _Merger:
+    """The state of one part's transaction: the connection, its temporary tables, the counts."""
+
+    def __init__(self, connection: psycopg.Connection, load: Load, rules: Rules, counts: PartCounts) -> None:
+        self.connection, self.load, self.rules, self.counts = connection, load, rules, counts
+        connection.execute('create temp table probe (n int, external_id text collate "C", hash bytea) on commit drop')
+        connection.execute("create temp table staging (like identity.records) on commit drop")
+        connection.execute("alter table staging alter first_seen_at drop not null, alter changed_at drop not null")
+        # The probe reads one index entry a key. Without statistics of the temporary table the planner
+        # would read the whole target instead, once for each batch.
+        for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan"):
+            connection.execute(sql.SQL("set local {} = off").format(sql.Identifier(setting)))
+
+    def merge(self, batch: pa.Table) -> None:
+        counts = self.counts
+        counts.records += batch.num_rows
+        id_field = next((name for name in self.rules.field_map.external_id if name in batch.column_names), None)
+        if id_field is None:
+            names = [n for n in batch.column_names if not n.startswith(_RESERVED)]
+            raise SchemaChanged(
+                f"{self.load.source_name}: no field can be the external id: looked for {', '.join(self.rules.field_map.external_id)}; "
+                f"the source has {', '.join(names[:30])}: set `mapping: {{external_id: …}}` of the source"
+            )
+        batch = self._reject(batch, id_field)
+        reserved = [n for n in batch.column_names if n.startswith(_RESERVED) and n != SANITISED]
+        records = batch.drop_columns(reserved) if reserved else batch
+        keys = self.rules.reading and self._cursor_keys(records)
+        newest = _newest(records.column(id_field), keys)
+        if newest is not None:
+            counts.duplicates += records.num_rows - len(newest)
+            records, keys = records.take(newest), keys.take(newest) if keys is not None else None
+        if not records.num_rows:
+            return
+        ids = records.column(id_field).combine_chunks()
+        hashed = records.drop_columns([SANITISED]) if SANITISED in records.column_names else records
+        hashes = record_hashes(hashed, self.rules.fingerprint)
+        new, changed, stored = self._probe(ids, hashes)
+        stale = self._stale(changed, stored, keys)
+        changed = changed.filter(pc.invert(stale))
+        counts.duplicates += pc.sum(stale).as_py() or 0
+        counts.unchanged += records.num_rows - len(new) - len(stale)
+        counts.inserted += len(new)
+        counts.updated += len(changed)
+        for positions, target in ((new, "identity.records"), (changed, "pg_temp.staging")):
+            if len(positions):
+                self._write(records.take(positions), ids.take(positions), hashes.take(positions), target)
+        reached("staged")
+        if len(changed):
+            self.connection.execute(
+                f"""
+                update identity.records r set {_SET}, changed_at = statement_timestamp() from pg_temp.staging s
+                where r.source_name = s.source_name and r.external_id = s.external_id
+                """
+            )
+            self.connection.execute("truncate pg_temp.staging")
+
+    def _cursor_keys(self, records: pa.Table) -> pa.Array | None:
+        reading = self.rules.reading
+        if reading is None or reading.column not in records.column_names:
+            return None
+        return reading.keys(records.column(reading.column).combine_chunks())
+
+    def _reject(self, batch: pa.Table, id_field: str) -> pa.Table:
+        """``batch`` without the records that cannot be merged; those go to quarantine."""
+        ids = batch.column(id_field).combine_chunks()
+        reasons = batch.column(REJECTED).combine_chunks() if REJECTED in batch.column_names else pa.nulls(batch.num_rows, pa.string())
+        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
+        long = pc.fill_null(pc.greater(pc.binary_length(ids), MAX_ID_BYTES), False)
+        reasons = pc.coalesce(
+            reasons,
+            pc.if_else(blank, f"missing_id: {id_field} is empty", None),
+            pc.if_else(long, f"id_too_long: {id_field} is longer than {MAX_ID_BYTES} bytes", None),
+        )
+        for name in batch.column_names:
+            column = batch.column(name)
+            if (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_FIELD_BYTES:
+                large = pc.fill_null(pc.greater(pc.binary_length(column), MAX_FIELD_BYTES), False).combine_chunks()
+                reasons = pc.coalesce(reasons, pc.if_else(large, f"field_too_long: {name} is longer than {MAX_FIELD_BYTES} bytes", None))
+        if batch.num_columns > MAX_FIELDS:
+            filled = pa.array([sum(v is not None for v in row.values()) for row in batch.to_pylist()])
+            reasons = pc.coalesce(reasons, pc.if_else(pc.greater(filled, MAX_FIELDS), f"too_many_fields: more than {MAX_FIELDS}", None))
+        if reasons.null_count == len(reasons):
+            return batch
+        bad = pc.is_valid(reasons)
+        quarantine(self.connection, self.load, batch.filter(bad), ids.filter(bad), reasons.filter(bad))
+        self.counts.quarantined += pc.sum(bad).as_py()
+        return batch.filter(pc.invert(bad))
+
+    def _probe(self, ids: pa.Array, hashes: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
+        """Positions of new records, of changed ones, and the stored cursor texts of the changed."""
+        self.connection.execute("truncate pg_temp.probe")
+        numbers = pa.array(range(len(ids)), pa.int32())
+        self._copy("pg_temp.probe", pa.table({"n": numbers, "id": ids, "hash": pc.binary_join_element_wise("\\x", hashes, "")}))
+        reading = self.rules.reading
+        # A stored version counts as newer only if it is this load's own, or its source is read
+        # incrementally: a full refresh may take a record back to what the source has now.
+        rows = self.connection.execute(
+            """
+            select p.n, r.external_id is null,
+                   case when r.load_id = %(load)s or not %(full)s then r.raw ->> %(cursor)s end
+            from pg_temp.probe p
+            left join identity.records r on r.source_name = %(source)s and r.external_id = p.external_id
+            where r.record_hash is distinct from p.hash order by p.n
+            """,
+            {"load": self.load.load_id, "full": self.load.full_refresh, "cursor": reading.column if reading else "", "source": self.load.source_name},
+        ).fetchall()
+        new = pa.array([n for n, absent, _ in rows if absent], pa.int32())
+        changed = [(n, text) for n, absent, text in rows if not absent]
+        return new, pa.array([n for n, _ in changed], pa.int32()), pa.array([text for _, text in changed], pa.string())
+
+    def _stale(self, changed: pa.Array, stored: pa.Array, keys: pa.Array | None) -> pa.Array:
+        """Which changed records are older than what is stored. A stored date in the future is not believed."""
+        if keys is None or self.rules.reading is None or not len(changed):
+            return pa.array([False] * len(changed), pa.bool_())
+        kept = self.rules.reading.keys(stored)
+        arriving = pc.cast(keys.take(changed), kept.type)
+        older = pc.fill_null(pc.less(arriving, kept), False)
+        if self.rules.reading.type == "timestamp":
+            now = self.connection.execute("select statement_timestamp()").fetchone()
+            older = pc.and_(older, pc.fill_null(pc.less_equal(kept, pa.scalar(now[0], kept.type)), False))  # type: ignore[index]
+        return older
+
+    def _write(self, records: pa.Table, ids: pa.Array, hashes: pa.Array, target: str) -> None:
+        canonical = self.rules.canonicalise(records)
+        rows = records.num_rows
+        deleted_at = canonical.column("deleted_at")
+        without_time = pc.and_(canonical.column("deleted"), pc.is_null(deleted_at))
+        now = pa.scalar(int(time.time() * 1_000_000), pa.int64()).cast(deleted_at.type)
+        deleted_at = pc.if_else(without_time, now, deleted_at)
+        self.counts.deleted += len(deleted_at) - deleted_at.null_count
+        self.counts.valid_identifiers += (
+            pc.sum(pc.or_(pc.is_valid(canonical.column("email")), pc.is_valid(canonical.column("phone")))).as_py() or 0
+        )
+        values: dict[str, pa.Array | pa.ChunkedArray] = {
+            "source_name": pa.repeat(self.load.source_name, rows),
+            "external_id": ids,
+            "source_type": pa.repeat(self.load.source_type, rows),
+        }
+        for name in _CANONICAL:
+            values[name] = _array_text(canonical.column(name)) if name in {"emails", "phones"} else canonical.column(name)
+        values["deleted_at"] = deleted_at
+        values["raw"] = raw_json(records)
+        values["record_hash"] = pc.binary_join_element_wise("\\x", hashes, "")
+        values["load_id"] = pa.repeat(self.load.load_id, rows)
+        self._copy(target, pa.table(values))
+        absorbed = canonical.column("absorbed")
+        if absorbed.null_count < rows:
+            self._absorb(ids, absorbed)
+
+    def _absorb(self, ids: pa.Array, absorbed: pa.ChunkedArray) -> None:
+        """Point the losers of merges in the source at their survivor."""
+        pairs = [(winner, loser) for winner, losers in zip(ids.to_pylist(), absorbed.to_pylist(), strict=True) for loser in losers or ()]
+        for start in range(0, len(pairs), 10_000):
+            some = [pair for pair in pairs[start : start + 10_000] if pair[0] != pair[1]]
+            self.connection.execute(
+                """
+                update identity.records r set merged_into = m.winner, changed_at = statement_timestamp(), load_id = %s
+                from unnest(%s::text[], %s::text[]) as m(winner, loser)
+                where r.source_name = %s and r.external_id = m.loser and r.merged_into is distinct from m.winner
+                """,
+                (self.load.load_id, [w for w, _ in some], [loser for _, loser in some], self.load.source_name),
+            )
+
+    def _copy(self, target: str, table: pa.Table) -> None:
+        """COPY a table: a missing value is an unquoted empty cell, every other one is quoted."""
+        names = ", ".join(_COLUMNS) if target != "pg_temp.probe" else "n, external_id, hash"
+        out = io.BytesIO()
+        pacsv.write_csv(table, out, pacsv.WriteOptions(include_header=False, quoting_style="all_valid", batch_size=table.num_rows))
+        with self.connection.cursor() as cur, cur.copy(f"copy {target} ({names}) from stdin (format csv)") as copy:
+            copy.write(out.getbuffer())
+
+
+def _newest(ids: pa.ChunkedArray, keys: pa.Array | None) -> pa.Array | None:
+    """Positions of the records to keep: of each id the newest by cursor, then by position. None: all."""
+    rows = len(ids)
+    if pc.count_distinct(ids).as_py() == rows:
+        return None
+    table = pa.table({"id": ids, "n": pa.array(range(rows), pa.int64())})
+    if keys is None:
+        return _sorted(table.group_by("id").aggregate([("n", "max")]).column("n_max"))
+    order = pc.sort_indices(
+        table.append_column("key", keys), sort_keys=[("id", "ascending"), ("key", "descending", "at_end"), ("n", "descending")]
+    )
+    ordered = table.take(order)
+    first = pa.concat_arrays(
+        [pa.array([True]), pc.not_equal(ordered.column("id").combine_chunks()[1:], ordered.column("id").combine_chunks()[:-1])]
+    )
+    return _sorted(ordered.column("n").filter(first))
+
+
+def _sorted(numbers: pa.ChunkedArray) -> pa.Array:
+    return numbers.combine_chunks().take(pc.sort_indices(numbers))
+
+
+def _array_text(lists: pa.ChunkedArray) -> pa.Array:
+    """Lists of text as PostgreSQL array literals. Null and empty lists are ``{}``."""
+    array = lists.combine_chunks()
+    escaped = pc.replace_substring(pc.replace_substring(array.flatten(), "\\", "\\\\"), '"', '\\"')
+    quoted = pc.binary_join_element_wise('"', escaped, '"', "")
+    lengths = pc.fill_null(pc.list_value_length(array), 0)
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cast(pc.cumulative_sum(lengths), pa.int32())])
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, quoted), ",")
+    return pc.binary_join_element_wise("{", joined, "}", "")
+
+
+def raw_json(records: pa.Table) -> pa.Array:
+    """Each record as a JSON object of text and nulls."""
+    names = [n for n in records.column_names if n != SANITISED or records.column(n).null_count < records.num_rows]
+    frame = pl.from_arrow(records.select(names))
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table gives a frame
+    return frame.select(pl.struct(pl.all()).struct.json_encode().alias("raw")).get_column("raw").to_arrow()
+
+
+def quarantine(connection: psycopg.Connection, load: Load, records: pa.Table, ids: pa.Array, reasons: pa.Array) -> None:
+    """Keep records that cannot be merged. One that is seen again is counted, not kept twice.
+
+    ``reasons`` are ``code: detail``. A record that someone discarded stays discarded.
+    """
+    plain = records.drop_columns([n for n in records.column_names if n.startswith(_RESERVED) and n != SANITISED])
+    hashes = record_hashes(plain, "quarantine").to_pylist()
+    raws = raw_json(plain).to_pylist()
+    rows = []
+    for external_id, reason, raw, digest in zip(ids.to_pylist(), reasons.to_pylist(), raws, hashes, strict=True):
+        code, _, detail = reason.partition(": ")
+        shown = external_id[:200] if external_id and external_id.strip() else None
+        rows.append((load.source_name, load.load_id, shown, code, detail, raw, bytes.fromhex(digest)))
+    with connection.cursor() as cur:
+        cur.executemany(
+            """
+            insert into identity.quarantine (source_name, load_id, external_id, reason, detail, raw, fingerprint)
+            values (%s, %s, %s, %s, %s, %s, %s)
+            on conflict (source_name, fingerprint) do update set load_id = excluded.load_id, reason = excluded.reason,
+                detail = excluded.detail, seen = quarantine.seen + 1, last_seen_at = statement_timestamp(),
+                status = case quarantine.status when 'discarded' then 'discarded' else 'open' end
+            """,
+            rows,
+        )
