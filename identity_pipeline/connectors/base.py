@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 
 import dagster as dg
 import pandas as pd
-import pyarrow as pa
 from pydantic import Field
 
-from identity_pipeline.core import cursor
+from identity_pipeline.core.cursor import CursorReading
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.window import CursorType, Window
 
@@ -75,9 +74,9 @@ class Connector(dg.ConfigurableResource):
         """Test the connection, one step at a time; stops after the first step that fails."""
         raise NotImplementedError
 
-    def cursor_keys(self, cursor_type: CursorType, column: pa.Array) -> pa.Array:
-        """Read cursor texts as comparable values. Override only if the source's texts need it."""
-        return cursor.keys(cursor_type, column)
+    def cursor_reading(self) -> CursorReading:
+        """How the source writes timestamps. Override only if it is not ISO 8601 or not in UTC."""
+        return CursorReading()
 
     def secrets(self) -> tuple[str, ...]:
         """The values that must never be shown."""

@@ -7,7 +7,6 @@ a mark past a row would lose it), the value itself for ``text``, which orders by
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -23,9 +22,6 @@ from identity_pipeline.core.window import CursorType, Window
 INSTANT = pa.timestamp("us", tz="UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ISO = r"^(?P<day>\d{4}-\d{2}-\d{2})(?:[Tt ](?P<clock>\d{2}:\d{2}(?::\d{2})?)(?P<fraction>\.\d+)?)? ?(?P<zone>[Zz]|[+-]\d{2}(?::?\d{2})?)?$"
-
-Keys = Callable[[pa.Array], pa.Array]
-"""Reads a column of cursor texts as comparable values; null where there is none."""
 
 
 def _naive(bodies: pa.Array) -> pa.Array:
@@ -87,13 +83,28 @@ def _integers(column: pa.Array) -> pa.Array:
     texts = pc.utf8_trim_whitespace(column)
     readable = pc.match_substring_regex(texts, r"^[+-]?\d{1,38}$")
     texts = pc.if_else(pc.fill_null(readable, False), pc.utf8_ltrim(texts, "+"), None)
-    return pc.cast(texts, pa.decimal128(38, 0)) if pc.any(pc.greater(pc.utf8_length(texts), 18)).as_py() else pc.cast(texts, pa.int64())
+    return (
+        pc.cast(texts, pa.decimal128(38, 0))
+        if pc.any(pc.greater(pc.utf8_length(texts), 18)).as_py()
+        else pc.cast(texts, pa.int64())
+    )
 
 
-def keys(cursor_type: CursorType, column: pa.Array) -> pa.Array:
+@dataclass(frozen=True)
+class CursorReading:
+    """How a source writes its timestamps: the zone of those without one, a strptime format or ISO."""
+
+    timezone: str = "UTC"
+    format: str | None = None
+
+
+ISO = CursorReading()
+
+
+def keys(cursor_type: CursorType, column: pa.Array, reading: CursorReading = ISO) -> pa.Array:
     """Cursor texts as comparable values of ``cursor_type``; null where there is none to read."""
     if cursor_type == "timestamp":
-        return instants(column)
+        return instants(column, reading.timezone, reading.format)
     if cursor_type == "int":
         return _integers(column)
     return column
@@ -151,7 +162,10 @@ def take_off(cursor_type: CursorType, mark: str, overlap: float) -> str:
         return mark
     key = _comparable(cursor_type, mark)
     assert isinstance(key, int)  # noqa: S101 - text was returned above
-    return _text(cursor_type, max(key - int(overlap * 1_000_000), -62_135_596_800_000_000) if cursor_type == "timestamp" else key - int(overlap))
+    return _text(
+        cursor_type,
+        max(key - int(overlap * 1_000_000), -62_135_596_800_000_000) if cursor_type == "timestamp" else key - int(overlap),
+    )
 
 
 @dataclass
@@ -163,7 +177,7 @@ class CursorFilter:
     """
 
     window: Window
-    read_keys: Keys | None = None
+    reading: CursorReading = ISO
     filtered: int = 0
     null_cursor: int = 0
     beyond: int = 0
@@ -184,7 +198,7 @@ class CursorFilter:
             )
         table = to_table(batch)
         column = table.column(window.cursor_column).combine_chunks()
-        values = (self.read_keys or (lambda c: keys(window.cursor_type, c)))(column)  # type: ignore[arg-type]
+        values = keys(window.cursor_type, column, self.reading)
         self.null_cursor += values.null_count
         self._observe(values)
         if window.lower is None:
@@ -216,12 +230,12 @@ class CursorFilter:
         return _text(self.window.cursor_type, self._newest)
 
 
-def apply_cursor_filter(batch: pd.DataFrame, window: Window, read_keys: Keys | None = None) -> pd.DataFrame:
+def apply_cursor_filter(batch: pd.DataFrame, window: Window, reading: CursorReading = ISO) -> pd.DataFrame:
     """The records of ``batch`` at or above the window's lower bound, and those without a cursor value.
 
-    ``read_keys`` is for sources whose cursor texts need their own reading (formats, local time).
+    ``reading`` is for sources whose cursor texts need their own (a format, local time).
     """
-    return CursorFilter(window, read_keys).apply(batch)
+    return CursorFilter(window, reading).apply(batch)
 
 
 def check_timezone(name: str) -> str:

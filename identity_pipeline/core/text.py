@@ -114,7 +114,9 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A batch of JSON objects as a frame of text, nested objects flattened."""
     flat = [flatten(record) for record in records]
     names = list(dict.fromkeys(name for record in flat for name in record))
-    return cast_all_utf8(pd.DataFrame({name: pd.Series([r.get(name) for r in flat], dtype=object) for name in names}, index=range(len(flat))))
+    return cast_all_utf8(
+        pd.DataFrame({name: pd.Series([r.get(name) for r in flat], dtype=object) for name in names}, index=range(len(flat)))
+    )
 
 
 def _column(values: pd.Series) -> tuple[pa.Array, list[bool] | None]:
@@ -154,7 +156,9 @@ def cast_all_utf8(batch: pd.DataFrame) -> pd.DataFrame:
         if marks:
             escaped[key] = marks
     if escaped:
-        columns[SANITISED] = pa.array([",".join(n for n, m in escaped.items() if m[i]) or None for i in range(len(batch))], pa.string())
+        columns[SANITISED] = pa.array(
+            [",".join(n for n, m in escaped.items() if m[i]) or None for i in range(len(batch))], pa.string()
+        )
     return from_table(pa.table(columns) if columns else pa.table({}), len(batch))
 
 

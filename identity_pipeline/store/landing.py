@@ -6,9 +6,9 @@ may be a folder or any URL that Arrow's file systems know (``s3://``, ``gs://``)
 personal data: folders are made with mode 0700 and removed when their load is committed or given up.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -25,13 +25,23 @@ PART_BYTES = 256 * 2**20
 _GATHER_ROWS = 5_000
 
 
+def make_folder(system: pafs.FileSystem, folder: str) -> None:
+    """Make a folder that only we can read."""
+    if isinstance(system, pafs.LocalFileSystem):
+        for level in (*reversed(Path(folder).parents), Path(folder)):
+            level.mkdir(mode=0o700, exist_ok=True)
+    else:
+        system.create_dir(folder, recursive=True)
+
+
 @dataclass(frozen=True)
 class Landing:
     """One landing place. ``url`` is a folder or a URL."""
 
     url: str
 
-    def _at(self, *names: str) -> tuple[pafs.FileSystem, str]:
+    def at(self, *names: str) -> tuple[pafs.FileSystem, str]:
+        """The file system of the landing place and a path below it."""
         if "://" not in self.url:
             return pafs.LocalFileSystem(), "/".join((self.url.rstrip("/"), *names))
         system, path = pafs.FileSystem.from_uri(self.url)
@@ -47,11 +57,13 @@ class Landing:
         Raises:
             PipelineError: the part is gone (its load was committed or given up).
         """
-        system, folder = self._at(source_name, str(load_id), f"part-{part:05d}")
+        system, folder = self.at(source_name, str(load_id), f"part-{part:05d}")
         try:
             files = sorted(info.path for info in system.get_file_info(pafs.FileSelector(folder)))
         except FileNotFoundError:
-            raise PipelineError(f"{source_name}: the landed part {part} of load {load_id} is gone: materialize again from the start") from None
+            raise PipelineError(
+                f"{source_name}: the landed part {part} of load {load_id} is gone: materialize again from the start"
+            ) from None
         for path in files:
             with system.open_input_file(path) as stream:
                 reader = pa.ipc.open_file(
@@ -71,7 +83,7 @@ class Landing:
 
     def fields(self, source_name: str, load_id: int, part: int) -> list[str]:
         """Names of the fields that the files of a part have, in order of first appearance."""
-        system, folder = self._at(source_name, str(load_id), f"part-{part:05d}")
+        system, folder = self.at(source_name, str(load_id), f"part-{part:05d}")
         names: dict[str, None] = {}
         for info in sorted(system.get_file_info(pafs.FileSelector(folder)), key=lambda i: i.path):
             with system.open_input_file(info.path) as stream:
@@ -80,11 +92,11 @@ class Landing:
 
     def remove(self, source_name: str, load_id: int) -> None:
         """Delete what a load landed. Nothing happens if there is nothing."""
-        self._delete(*self._at(source_name, str(load_id)))
+        self._delete(*self.at(source_name, str(load_id)))
 
     def remove_others(self, source_name: str, load_id: int) -> None:
         """Delete what earlier loads of a source left behind."""
-        system, folder = self._at(source_name)
+        system, folder = self.at(source_name)
         for info in system.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
             if info.base_name != str(load_id):
                 self._delete(system, info.path)
@@ -135,9 +147,9 @@ class LandingWriter:
             return
         table = pa.concat_tables(self._waiting).combine_chunks()
         self._waiting = []
-        system, folder = self.landing._at(self.source_name, str(self.load_id), f"part-{len(self.parts):05d}")  # noqa: SLF001 - its own landing
+        system, folder = self.landing.at(self.source_name, str(self.load_id), f"part-{len(self.parts):05d}")
         try:
-            self._make(system, folder)
+            make_folder(system, folder)
             path = f"{folder}/{self._files:06d}.arrow"
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             with system.open_output_stream(path) as stream, pa.ipc.new_file(stream, table.schema, options=options) as file:
@@ -148,16 +160,6 @@ class LandingWriter:
                 "free space or make it writable (IDENTITY_LANDING_URL), then run again; nothing was merged"
             ) from None
         self._files += 1
-
-    def _make(self, system: pafs.FileSystem, folder: str) -> None:
-        if isinstance(system, pafs.LocalFileSystem):
-            before = os.umask(0o077)
-            try:
-                os.makedirs(folder, exist_ok=True)
-            finally:
-                os.umask(before)
-        else:
-            system.create_dir(folder, recursive=True)
 
     def _end_part(self) -> None:
         self._flush()

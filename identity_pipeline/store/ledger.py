@@ -90,7 +90,9 @@ def state(url: str, source_name: str) -> dict[str, Any]:
         row = connection.execute(
             "select mapping, fields, row_count from identity.sources where source_name = %s", (source_name,)
         ).fetchone() or (None, [], 0)
-        versions = connection.execute("select object, version from identity.files where source_name = %s", (source_name,)).fetchall()
+        versions = connection.execute(
+            "select object, version from identity.files where source_name = %s", (source_name,)
+        ).fetchall()
     return {"mapping": row[0], "fields": row[1], "row_count": row[2], "versions": dict(versions)}
 
 
@@ -117,7 +119,8 @@ def open_load(
     while True:
         with connect(url, doing="open a load") as connection:
             connection.execute(
-                "insert into identity.sources (source_name, source_type) values (%s, %s) on conflict do nothing", (source_name, source_type)
+                "insert into identity.sources (source_name, source_type) values (%s, %s) on conflict do nothing",
+                (source_name, source_type),
             )
             connection.execute("select 1 from identity.sources where source_name = %s for update", (source_name,))
             holder = connection.execute(
@@ -133,7 +136,9 @@ def open_load(
             if holder is None:
                 return _take(connection, source_name, source_type, run_id, full_refresh, before)
         if time.monotonic() >= deadline:
-            raise AlreadyRunning(f"{source_name}: load {holder[0]} of run {holder[1]} is still at work: wait for it, or cancel that run")
+            raise AlreadyRunning(
+                f"{source_name}: load {holder[0]} of run {holder[1]} is still at work: wait for it, or cancel that run"
+            )
         if not told:
             log(f"waiting for load {holder[0]} of run {holder[1]}, which holds the source")
             told = True
@@ -188,9 +193,13 @@ def fenced(connection: psycopg.Connection, load: Load) -> None:
     Raises:
         Superseded: one did.
     """
-    row = connection.execute("select token from identity.sources where source_name = %s for update", (load.source_name,)).fetchone()
+    row = connection.execute(
+        "select token from identity.sources where source_name = %s for update", (load.source_name,)
+    ).fetchone()
     if row is None or row[0] != load.token:
-        newest = connection.execute("select max(load_id) from identity.loads where source_name = %s", (load.source_name,)).fetchone()
+        newest = connection.execute(
+            "select max(load_id) from identity.loads where source_name = %s", (load.source_name,)
+        ).fetchone()
         raise Superseded(
             f"{load.source_name}: load {load.load_id} was superseded by load {newest and newest[0]}: nothing is lost and nothing was "
             "overwritten; look at the newer run, or materialize again"
@@ -247,7 +256,9 @@ def fail(url: str, load: Load, code: str, message: str) -> None:
             """,
             (code, message, load.load_id),
         )
-        connection.execute("delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id))
+        connection.execute(
+            "delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id)
+        )
 
 
 def commit(
@@ -292,7 +303,10 @@ def commit(
                 "materialize again (a run retried from failure can lose steps; a new run does not)"
             )
         records, inserted, updated, unchanged, duplicates, quarantined, deleted = map(int, sums[2:9])
-        if records != inserted + updated + unchanged + duplicates + quarantined or summary.records_read != records + summary.filtered:
+        if (
+            records != inserted + updated + unchanged + duplicates + quarantined
+            or summary.records_read != records + summary.filtered
+        ):
             raise ContractBroken(
                 f"{load.source_name}: the counts do not balance (read {summary.records_read}, filtered {summary.filtered}, merged {records} as "
                 f"{inserted} + {updated} + {unchanged} + {duplicates} + {quarantined}); the mark stays where it was: please report this"
@@ -332,7 +346,9 @@ def commit(
                 """,
                 [(load.source_name, name, version, load.load_id) for name, version in summary.files.items()],
             )
-        connection.execute("delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id))
+        connection.execute(
+            "delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id)
+        )
         return _line(connection, load)
 
 
@@ -363,7 +379,9 @@ def _advance(connection: psycopg.Connection, load: Load, summary: ReadSummary) -
         ),
     ).rowcount  # fmt: skip
     if moved != 1:
-        raise Superseded(f"{load.source_name}: the mark moved while load {load.load_id} was at work: nothing is lost; materialize again")
+        raise Superseded(
+            f"{load.source_name}: the mark moved while load {load.load_id} was at work: nothing is lost; materialize again"
+        )
     return target
 
 
@@ -426,7 +444,8 @@ def resume(url: str, load: Load) -> None:
     with connect(url, doing="resume a load") as connection:
         fenced(connection, load)
         connection.execute(
-            "update identity.loads set status = 'running', finished_at = null where load_id = %s and status = 'failed'", (load.load_id,)
+            "update identity.loads set status = 'running', finished_at = null where load_id = %s and status = 'failed'",
+            (load.load_id,),
         )
         connection.execute(
             """

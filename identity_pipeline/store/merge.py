@@ -19,6 +19,7 @@ import pyarrow.csv as pacsv
 from psycopg import sql
 
 from identity_pipeline.core import cursor
+from identity_pipeline.core.cursor import CursorReading
 from identity_pipeline.core.errors import SchemaChanged
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.fieldmap import REJECTED, FieldMap
@@ -61,19 +62,16 @@ class PartCounts:
 
 
 @dataclass(frozen=True)
-class CursorReading:
-    """How to read the cursor of raw records, for telling the newer of two versions."""
+class Versions:
+    """How to tell the newer of two versions of a record: its cursor."""
 
     column: str
     type: CursorType
-    timezone: str = "UTC"
-    format: str | None = None
+    reading: CursorReading = cursor.ISO
 
     def keys(self, texts: pa.Array) -> pa.Array:
         """Comparable values; null where there is none."""
-        if self.type == "timestamp":
-            return cursor.instants(texts, self.timezone, self.format)
-        return cursor.keys(self.type, texts)
+        return cursor.keys(self.type, texts, self.reading)
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Rules:
     field_map: FieldMap
     canonicalise: Canonicalise
     fingerprint: str
-    reading: CursorReading | None = None
+    versions: Versions | None = None
 
 
 def merge_part(url: str, load: Load, part: int, batches: Iterable[pa.Table], rules: Rules) -> PartCounts:
@@ -149,7 +147,7 @@ class _Merger:
         batch = self._reject(batch, id_field)
         reserved = [n for n in batch.column_names if n.startswith(_RESERVED) and n != SANITISED]
         records = batch.drop_columns(reserved) if reserved else batch
-        keys = self.rules.reading and self._cursor_keys(records)
+        keys = self.rules.versions and self._cursor_keys(records)
         newest = _newest(records.column(id_field), keys)
         if newest is not None:
             counts.duplicates += records.num_rows - len(newest)
@@ -180,15 +178,17 @@ class _Merger:
             self.connection.execute("truncate pg_temp.staging")
 
     def _cursor_keys(self, records: pa.Table) -> pa.Array | None:
-        reading = self.rules.reading
-        if reading is None or reading.column not in records.column_names:
+        versions = self.rules.versions
+        if versions is None or versions.column not in records.column_names:
             return None
-        return reading.keys(records.column(reading.column).combine_chunks())
+        return versions.keys(records.column(versions.column).combine_chunks())
 
     def _reject(self, batch: pa.Table, id_field: str) -> pa.Table:
         """``batch`` without the records that cannot be merged; those go to quarantine."""
         ids = batch.column(id_field).combine_chunks()
-        reasons = batch.column(REJECTED).combine_chunks() if REJECTED in batch.column_names else pa.nulls(batch.num_rows, pa.string())
+        reasons = (
+            batch.column(REJECTED).combine_chunks() if REJECTED in batch.column_names else pa.nulls(batch.num_rows, pa.string())
+        )
         blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
         long = pc.fill_null(pc.greater(pc.binary_length(ids), MAX_ID_BYTES), False)
         reasons = pc.coalesce(
@@ -200,10 +200,14 @@ class _Merger:
             column = batch.column(name)
             if (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_FIELD_BYTES:
                 large = pc.fill_null(pc.greater(pc.binary_length(column), MAX_FIELD_BYTES), False).combine_chunks()
-                reasons = pc.coalesce(reasons, pc.if_else(large, f"field_too_long: {name} is longer than {MAX_FIELD_BYTES} bytes", None))
+                reasons = pc.coalesce(
+                    reasons, pc.if_else(large, f"field_too_long: {name} is longer than {MAX_FIELD_BYTES} bytes", None)
+                )
         if batch.num_columns > MAX_FIELDS:
             filled = pa.array([sum(v is not None for v in row.values()) for row in batch.to_pylist()])
-            reasons = pc.coalesce(reasons, pc.if_else(pc.greater(filled, MAX_FIELDS), f"too_many_fields: more than {MAX_FIELDS}", None))
+            reasons = pc.coalesce(
+                reasons, pc.if_else(pc.greater(filled, MAX_FIELDS), f"too_many_fields: more than {MAX_FIELDS}", None)
+            )
         if reasons.null_count == len(reasons):
             return batch
         bad = pc.is_valid(reasons)
@@ -216,7 +220,7 @@ class _Merger:
         self.connection.execute("truncate pg_temp.probe")
         numbers = pa.array(range(len(ids)), pa.int32())
         self._copy("pg_temp.probe", pa.table({"n": numbers, "id": ids, "hash": pc.binary_join_element_wise("\\x", hashes, "")}))
-        reading = self.rules.reading
+        versions = self.rules.versions
         # A stored version counts as newer only if it is this load's own, or its source is read
         # incrementally: a full refresh may take a record back to what the source has now.
         rows = self.connection.execute(
@@ -227,7 +231,12 @@ class _Merger:
             left join identity.records r on r.source_name = %(source)s and r.external_id = p.external_id
             where r.record_hash is distinct from p.hash order by p.n
             """,
-            {"load": self.load.load_id, "full": self.load.full_refresh, "cursor": reading.column if reading else "", "source": self.load.source_name},
+            {
+                "load": self.load.load_id,
+                "full": self.load.full_refresh,
+                "cursor": versions.column if versions else "",
+                "source": self.load.source_name,
+            },
         ).fetchall()
         new = pa.array([n for n, absent, _ in rows if absent], pa.int32())
         changed = [(n, text) for n, absent, text in rows if not absent]
@@ -235,12 +244,12 @@ class _Merger:
 
     def _stale(self, changed: pa.Array, stored: pa.Array, keys: pa.Array | None) -> pa.Array:
         """Which changed records are older than what is stored. A stored date in the future is not believed."""
-        if keys is None or self.rules.reading is None or not len(changed):
+        if keys is None or self.rules.versions is None or not len(changed):
             return pa.array([False] * len(changed), pa.bool_())
-        kept = self.rules.reading.keys(stored)
+        kept = self.rules.versions.keys(stored)
         arriving = pc.cast(keys.take(changed), kept.type)
         older = pc.fill_null(pc.less(arriving, kept), False)
-        if self.rules.reading.type == "timestamp":
+        if self.rules.versions.type == "timestamp":
             now = self.connection.execute("select statement_timestamp()").fetchone()
             older = pc.and_(older, pc.fill_null(pc.less_equal(kept, pa.scalar(now[0], kept.type)), False))  # type: ignore[index]
         return older
@@ -274,7 +283,11 @@ class _Merger:
 
     def _absorb(self, ids: pa.Array, absorbed: pa.ChunkedArray) -> None:
         """Point the losers of merges in the source at their survivor."""
-        pairs = [(winner, loser) for winner, losers in zip(ids.to_pylist(), absorbed.to_pylist(), strict=True) for loser in losers or ()]
+        pairs = [
+            (winner, loser)
+            for winner, losers in zip(ids.to_pylist(), absorbed.to_pylist(), strict=True)
+            for loser in losers or ()
+        ]
         for start in range(0, len(pairs), 10_000):
             some = [pair for pair in pairs[start : start + 10_000] if pair[0] != pair[1]]
             self.connection.execute(
@@ -290,7 +303,9 @@ class _Merger:
         """COPY a table: a missing value is an unquoted empty cell, every other one is quoted."""
         names = ", ".join(_COLUMNS) if target != "pg_temp.probe" else "n, external_id, hash"
         out = io.BytesIO()
-        pacsv.write_csv(table, out, pacsv.WriteOptions(include_header=False, quoting_style="all_valid", batch_size=table.num_rows))
+        pacsv.write_csv(
+            table, out, pacsv.WriteOptions(include_header=False, quoting_style="all_valid", batch_size=table.num_rows)
+        )
         with self.connection.cursor() as cur, cur.copy(f"copy {target} ({names}) from stdin (format csv)") as copy:
             copy.write(out.getbuffer())
 
