@@ -106,7 +106,8 @@ def _run(command: list[str | Path], account: Account, timeout: float, text: str 
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise TargetUnavailable(
-            f"PostgreSQL's {Path(command[0]).name} did not end within {timeout:.0f} seconds: try again when the machine is less busy"
+            f"PostgreSQL's {Path(command[0]).name} did not end within {timeout:.0f} seconds: "
+            "try again when the machine is less busy"
         ) from None
 
 

@@ -1,0 +1,1 @@
+"""Tests of identity_pipeline: one folder for each package, fakes that speak the wire beside them."""
