@@ -1,0 +1,121 @@
+"""Canonical fields: what a table of records says about people, in one shape for all sources."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from identity_pipeline.core.cursor import INSTANT
+from identity_pipeline.core.fieldmap import FieldMap
+from identity_pipeline.normalise import country, email, moment, name, phone
+from identity_pipeline.normalise.cells import by_row, columns, first_filled, listed, once_each, truth
+
+VERSION = "1"
+"""Of the rules in this package. Raise it whenever any text becomes something else than before."""
+
+_TEXTS = ("company", "job_title", "street", "city", "region", "postal_code")
+_LISTS = pa.list_(pa.string())
+
+FIELDS = pa.schema(
+    [
+        ("email", pa.string()),
+        ("email_verdict", pa.string()),
+        ("phone", pa.string()),
+        ("phone_verdict", pa.string()),
+        ("emails", _LISTS),
+        ("phones", _LISTS),
+        ("full_name", pa.string()),
+        ("first_name", pa.string()),
+        ("last_name", pa.string()),
+        *((field, pa.string()) for field in _TEXTS),
+        ("country", pa.string()),
+        ("source_created_at", INSTANT),
+        ("source_updated_at", INSTANT),
+        ("deleted_at", INSTANT),
+        ("merged_into", pa.string()),
+        ("absorbed", _LISTS),
+        ("deleted", pa.bool_()),
+    ]
+)
+"""The columns of :func:`canonicalise`. Lists are never null: without a value they are empty."""
+
+
+@cache
+def _libraries() -> dict[str, str]:
+    return {library: version(library) for library in ("email-validator", "idna", "phonenumbers", "pycountry")}
+
+
+def fingerprint(field_map: FieldMap, default_region: str | None = None) -> str:
+    """A short text that changes when the same record could become other canonical fields.
+
+    It follows the rules' :data:`VERSION`, the libraries that decide with them, the map and the region.
+    """
+    decides = [VERSION, _libraries(), asdict(field_map), country.alpha_2(default_region or "")]
+    return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
+
+
+def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str | None = None) -> pa.Table:
+    """The canonical fields of each record: the same rows in the same order, columns as in :data:`FIELDS`.
+
+    ``records`` has source fields as columns, all text. A mapped field that is not there counts as
+    null. No text makes this fail: what cannot be read is null.
+
+    Args:
+        records: the records.
+        field_map: which source fields feed which canonical field.
+        default_region: country of phone numbers whose record has none.
+    """
+    rows = records.num_rows
+    made: dict[str, pa.Array] = {}
+
+    def text(field: str) -> pa.Array:
+        return first_filled([name.clean(c) for c in columns(records, getattr(field_map, field))], rows, pa.string())
+
+    def when(field: str) -> pa.Array:
+        return first_filled([moment.moments(c) for c in columns(records, getattr(field_map, field))], rows, INSTANT)
+
+    made["country"] = first_filled([country.codes(c) for c in columns(records, field_map.country)], rows, pa.string())
+    made["email"], made["email_verdict"], made["emails"] = by_row(rows, [email.find(c) for c in columns(records, field_map.email)])
+    numbers = columns(records, field_map.phone)
+    home = country.alpha_2(default_region or "")
+    regions = made["country"] if home is None or not numbers else pc.fill_null(made["country"], home)
+    made["phone"], made["phone_verdict"], made["phones"] = by_row(rows, [phone.find(c, regions) for c in numbers])
+    made["full_name"], made["first_name"], made["last_name"] = name.complete(text("full_name"), text("first_name"), text("last_name"))
+    made |= {field: text(field) for field in _TEXTS}
+    made |= {field: when(field) for field in ("source_created_at", "source_updated_at", "deleted_at")}
+    made["merged_into"] = text("merged_into")
+    made["absorbed"] = _absorbed(columns(records, field_map.absorbed), rows)
+    made["deleted"] = _deleted(records, field_map, made["deleted_at"])
+    return pa.table([made[field] for field in FIELDS.names], schema=FIELDS)
+
+
+def _ids(cell: str) -> list[str]:
+    """The record ids that a cell lists."""
+    items = listed(cell.strip())
+    found = re.split(r"[;,]", cell) if items is None else items
+    return list(dict.fromkeys(stripped for item in found if (stripped := item.strip())))
+
+
+def _absorbed(cells: list[pa.Array], rows: int) -> pa.Array:
+    filled = first_filled([name.clean(c) for c in cells], rows, pa.string())
+    present = truth(filled.is_valid())
+    lists = once_each(filled.drop_null().to_pylist(), _ids)
+    counts = np.zeros(rows, np.int32)
+    counts[present] = [len(ids) for ids in lists]
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(counts, dtype=np.int32)])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array([i for ids in lists for i in ids], pa.string()))
+
+
+def _deleted(records: pa.Table, field_map: FieldMap, deleted_at: pa.Array) -> pa.Array:
+    deleted = deleted_at.is_valid()
+    for field, value in field_map.deleted_when:
+        for column in columns(records, [field]):
+            said = pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value.strip().lower())
+            deleted = pc.or_(deleted, pc.fill_null(said, False))
+    return deleted
