@@ -47,18 +47,16 @@ class Account:
         return not self.options or _run(["/bin/sh", "-c", 'cd -- "$1"', "sh", folder], self, 30).returncode == 0
 
 
-def account(data: Path) -> Account:
-    """Whom the server of ``data`` runs as: ourselves, or for root the folder's owner, else ``nobody``.
+def account(data: Path, home: Path) -> Account:
+    """Whom the server of ``data`` runs as: ourselves, or for root the owner of data or home, else ``nobody``.
 
     Raises:
         ConfigurationError: the folder belongs to somebody else, or root has no ``nobody``.
     """
-    try:
-        owner = data.stat().st_uid
-    except FileNotFoundError:
-        owner = None
+    folder = data if data.exists() else home
+    owner = folder.stat().st_uid
     if os.geteuid() != 0:
-        if owner not in {None, os.geteuid()}:
+        if data.exists() and owner != os.geteuid():
             raise ConfigurationError(
                 f"{data} belongs to user {owner}, we are user {os.geteuid()}: start the database as its owner"
             )

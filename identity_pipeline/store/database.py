@@ -45,13 +45,17 @@ def failures(doing: str) -> Iterator[None]:
                 "check user, password, database and grants in IDENTITY_DATABASE_URL"
             ) from None
         if state in {"3F000", "42P01", "42703"}:
-            raise ConfigurationError(f"{doing}: the schema is missing or older than this version: run `identity-pipeline db migrate`") from None
+            raise ConfigurationError(
+                f"{doing}: the schema is missing or older than this version: run `identity-pipeline db migrate`"
+            ) from None
         if not state or state.startswith(_BROKEN):
             raise TargetUnavailable(
                 f"{doing}: the identity database did not answer ({type(error).__name__}"
                 f"{f', SQLSTATE {state}' if state else ''}): nothing half done stays; the run can be repeated"
             ) from None
-        raise PipelineError(f"{doing}: the identity database refused a statement ({type(error).__name__}, SQLSTATE {state})") from None
+        raise PipelineError(
+            f"{doing}: the identity database refused a statement ({type(error).__name__}, SQLSTATE {state})"
+        ) from None
 
 
 @contextmanager

@@ -42,6 +42,9 @@ PORTS = range(54320, 54420)
 PATIENCE = 10.0
 """Seconds that the remains of a killed server are waited for."""
 
+LOG_BYTES = 10_000_000
+"""A larger log is put aside at the next start, once."""
+
 Progress = Callable[[str], None]
 
 _SETTINGS = {
@@ -120,9 +123,10 @@ def start(home: Path | None = None, *, port: int | None = None, timeout: float =
         fresh = _make_home(home)
         with _locked(home, deadline):
             cluster = _read(home)
-            if cluster and _postmaster(cluster):
-                _await(cluster, deadline, progress)
-                if cluster.ready:
+            if cluster and cluster.ready and _postmaster(cluster):
+                cluster = replace(cluster, port=_port(cluster))
+                if _await(cluster, deadline, progress):
+                    _write(home, cluster)
                     return _same_port(cluster, port).url
             return _start(home, cluster, port, fresh=fresh, deadline=deadline, progress=progress).url
     except OSError as error:
@@ -149,7 +153,7 @@ def stop(home: Path | None = None, *, timeout: float = 60) -> bool:
             cluster = _read(home)
             if cluster is None or not _postmaster(cluster):
                 return False
-            _stop(cluster, binaries.programs(binaries.account(cluster.data), _silent), deadline)
+            _stop(cluster, binaries.programs(binaries.account(cluster.data, home), _silent), deadline)
             return True
     except OSError as error:
         raise _unusable(home, error) from None
@@ -198,6 +202,7 @@ def _write(home: Path, cluster: _Cluster) -> None:
     descriptor, draft = tempfile.mkstemp(prefix="postgres.json.", dir=home)  # mode 0600
     try:
         with os.fdopen(descriptor, "w") as file:
+            _hand_over(file.fileno(), home)
             json.dump(state, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
@@ -225,6 +230,7 @@ def _make_home(home: Path) -> bool:
 def _locked(home: Path, deadline: float) -> Iterator[None]:
     """One start or stop at a time; the lock goes with the process that holds it."""
     with os.fdopen(os.open(home / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as file:
+        _hand_over(file.fileno(), home)
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -236,6 +242,13 @@ def _locked(home: Path, deadline: float) -> Iterator[None]:
                     ) from None
                 time.sleep(0.05)
         yield
+
+
+def _hand_over(descriptor: int, home: Path) -> None:
+    """Give what root writes to home's owner, who could not start the database otherwise."""
+    if os.geteuid() == 0 and os.fstat(descriptor).st_nlink == 1:  # a second name may be a file of root's
+        owner = home.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _unusable(home: Path, error: OSError) -> ConfigurationError:
@@ -265,10 +278,10 @@ def _start(
 ) -> _Cluster:
     if cluster is None:
         cluster = _Cluster(_place(home, fresh), 0, secrets.token_urlsafe(24), f"identity_{secrets.token_hex(6)}")
-    programs = binaries.programs(binaries.account(cluster.data), progress)
+    programs = binaries.programs(binaries.account(cluster.data, home), progress)
     _check(home, cluster, programs)
     if cluster.port == 0 and cluster.data.exists():
-        progress(f"found the data of an earlier start in {cluster.folder}: setting a new password")
+        progress(f"found data of an earlier start in {cluster.folder} (delete it to begin empty): setting a new password")
         _adopt(cluster, programs, deadline)
     elif not cluster.data.exists():
         progress("initialising database (first start)")
@@ -294,7 +307,7 @@ def _start(
 
 def _place(home: Path, fresh: bool) -> Path:
     """The folder of a new cluster: below home, or for root below /var/lib if need be."""
-    inside, account = home / "postgres", binaries.account(home / "postgres" / "data")
+    inside, account = home / "postgres", binaries.account(home / "postgres" / "data", home)
     if not account.options:
         return inside
     if (fresh or not any(path.name != "postgres.lock" for path in home.iterdir())) and account.enters(home.parent):
@@ -302,7 +315,8 @@ def _place(home: Path, fresh: bool) -> Path:
         home.chmod(0o710)  # the server's account may pass, and see nothing
     if account.enters(home):
         return inside
-    return binaries.SYSTEM / hashlib.sha256(str(home).encode()).hexdigest()[:16]
+    # With the inode: a home that was moved away keeps its cluster when a new one is made in its place.
+    return binaries.SYSTEM / hashlib.sha256(f"{home}\n{home.stat().st_ino}".encode()).hexdigest()[:16]
 
 
 def _check(home: Path, cluster: _Cluster, programs: binaries.Programs) -> None:
@@ -393,6 +407,8 @@ def _open(cluster: _Cluster) -> None:
 def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progress: Progress) -> None:
     """Start the server and wait until it accepts connections."""
     patience = time.monotonic() + PATIENCE
+    if cluster.log.exists() and cluster.log.stat().st_size > LOG_BYTES:
+        cluster.log.replace(cluster.log.with_suffix(".log.1"))
     options = {**_SETTINGS, "port": str(cluster.port), "cluster_name": cluster.name}
     line = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
     while True:
@@ -406,8 +422,7 @@ def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progr
         )
         if begun.returncode == 0:
             return
-        if _postmaster(cluster):
-            _await(cluster, deadline, progress)
+        if _postmaster(cluster) and _await(cluster, deadline, progress):
             return
         said = _tail(cluster, before) or begun.stderr
         if "Address already in use" in said:
@@ -421,18 +436,22 @@ def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progr
         )
 
 
-def _await(cluster: _Cluster, deadline: float, progress: Progress) -> None:
-    """Wait for a server that is starting or recovering."""
-    progress("waiting for the database, which recovers its last changes")
+def _await(cluster: _Cluster, deadline: float, progress: Progress) -> bool:
+    """Wait for a server that is starting or recovering; False when it ended."""
+    told = False
     while not _accepts(cluster):
         if not _postmaster(cluster):
-            return
+            return False
+        if not told:
+            progress("waiting for the database, which recovers its last changes")
+            told = True
         if time.monotonic() > deadline:
             raise TargetUnavailable(
                 f"the embedded Postgres in {cluster.folder} does not accept connections yet; it goes on starting: try again. "
                 f"Its log ends with:\n{_masked(cluster, _tail(cluster, 0))}"
             )
         time.sleep(0.1)
+    return True
 
 
 def _stop(cluster: _Cluster, programs: binaries.Programs, deadline: float) -> None:
@@ -450,11 +469,17 @@ def _accepts(cluster: _Cluster) -> bool:
 
 
 def _pid(cluster: _Cluster) -> int | None:
-    """What ``postmaster.pid`` says."""
+    """The process that ``postmaster.pid`` names."""
     try:
         return abs(int((cluster.data / "postmaster.pid").read_text().split("\n", 1)[0]))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+
+
+def _port(cluster: _Cluster) -> int:
+    """The port that the running server listens on: a start that was killed may have moved it."""
+    lines = (cluster.data / "postmaster.pid").read_text().splitlines()
+    return int(lines[3]) if len(lines) > 3 else cluster.port
 
 
 def _postmaster(cluster: _Cluster) -> bool:
@@ -479,7 +504,10 @@ def _belongs(cluster: _Cluster, pid: int) -> bool:
         line = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return cluster.name.encode() in line or (b"postgres" in line and b"\0" + os.fsencode(cluster.data) + b"\0" in line)
+    program = line.partition(b"\0")[0]
+    if not (program.endswith(b"/postgres") or program.startswith(b"postgres: ")):
+        return False
+    return cluster.name.encode() in line or b"\0" + os.fsencode(cluster.data) + b"\0" in line
 
 
 def _clear(cluster: _Cluster) -> None:

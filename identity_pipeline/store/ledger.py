@@ -68,6 +68,7 @@ class ReadSummary:
     fields: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     mapping: str = ""
+    partial: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, for handing on between ops."""
@@ -90,9 +91,7 @@ def state(url: str, source_name: str) -> dict[str, Any]:
         row = connection.execute(
             "select mapping, fields, row_count from identity.sources where source_name = %s", (source_name,)
         ).fetchone() or (None, [], 0)
-        versions = connection.execute(
-            "select object, version from identity.files where source_name = %s", (source_name,)
-        ).fetchall()
+        versions = connection.execute("select object, version from identity.files where source_name = %s", (source_name,)).fetchall()
     return {"mapping": row[0], "fields": row[1], "row_count": row[2], "versions": dict(versions)}
 
 
@@ -136,18 +135,14 @@ def open_load(
             if holder is None:
                 return _take(connection, source_name, source_type, run_id, full_refresh, before)
         if time.monotonic() >= deadline:
-            raise AlreadyRunning(
-                f"{source_name}: load {holder[0]} of run {holder[1]} is still at work: wait for it, or cancel that run"
-            )
+            raise AlreadyRunning(f"{source_name}: load {holder[0]} of run {holder[1]} is still at work: wait for it, or cancel that run")
         if not told:
             log(f"waiting for load {holder[0]} of run {holder[1]}, which holds the source")
             told = True
         time.sleep(0.5)
 
 
-def _take(
-    connection: psycopg.Connection, source_name: str, source_type: str, run_id: str, full_refresh: bool, before: Mark | None
-) -> Load:
+def _take(connection: psycopg.Connection, source_name: str, source_type: str, run_id: str, full_refresh: bool, before: Mark | None) -> Load:
     row = connection.execute(
         """
         update identity.sources set token = token + 1, source_type = %s, updated_at = clock_timestamp()
@@ -193,13 +188,9 @@ def fenced(connection: psycopg.Connection, load: Load) -> None:
     Raises:
         Superseded: one did.
     """
-    row = connection.execute(
-        "select token from identity.sources where source_name = %s for update", (load.source_name,)
-    ).fetchone()
+    row = connection.execute("select token from identity.sources where source_name = %s for update", (load.source_name,)).fetchone()
     if row is None or row[0] != load.token:
-        newest = connection.execute(
-            "select max(load_id) from identity.loads where source_name = %s", (load.source_name,)
-        ).fetchone()
+        newest = connection.execute("select max(load_id) from identity.loads where source_name = %s", (load.source_name,)).fetchone()
         raise Superseded(
             f"{load.source_name}: load {load.load_id} was superseded by load {newest and newest[0]}: nothing is lost and nothing was "
             "overwritten; look at the newer run, or materialize again"
@@ -256,9 +247,7 @@ def fail(url: str, load: Load, code: str, message: str) -> None:
             """,
             (code, message, load.load_id),
         )
-        connection.execute(
-            "delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id)
-        )
+        connection.execute("delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id))
 
 
 def commit(
@@ -303,10 +292,7 @@ def commit(
                 "materialize again (a run retried from failure can lose steps; a new run does not)"
             )
         records, inserted, updated, unchanged, duplicates, quarantined, deleted = map(int, sums[2:9])
-        if (
-            records != inserted + updated + unchanged + duplicates + quarantined
-            or summary.records_read != records + summary.filtered
-        ):
+        if records != inserted + updated + unchanged + duplicates + quarantined or summary.records_read != records + summary.filtered:
             raise ContractBroken(
                 f"{load.source_name}: the counts do not balance (read {summary.records_read}, filtered {summary.filtered}, merged {records} as "
                 f"{inserted} + {updated} + {unchanged} + {duplicates} + {quarantined}); the mark stays where it was: please report this"
@@ -346,9 +332,7 @@ def commit(
                 """,
                 [(load.source_name, name, version, load.load_id) for name, version in summary.files.items()],
             )
-        connection.execute(
-            "delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id)
-        )
+        connection.execute("delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id))
         return _line(connection, load)
 
 
@@ -369,25 +353,21 @@ def _advance(connection: psycopg.Connection, load: Load, summary: ReadSummary) -
         target = summary.candidate
     moved = connection.execute(
         """
-        update identity.sources set cursor_column = %s, cursor_type = %s, cursor_after = %s, mapping = %s, updated_at = clock_timestamp(),
+        update identity.sources set cursor_column = %s, cursor_type = %s, cursor_after = %s, mapping = coalesce(%s, mapping), updated_at = clock_timestamp(),
             fields = case when %s::text[] = '{}' then fields else %s::text[] end
         where source_name = %s and token = %s and cursor_after is not distinct from %s
         """,
         (
-            summary.cursor_column, summary.cursor_type, target, summary.mapping, summary.fields, summary.fields,
+            summary.cursor_column, summary.cursor_type, target, None if summary.partial else summary.mapping, summary.fields, summary.fields,
             load.source_name, load.token, found[0],
         ),
     ).rowcount  # fmt: skip
     if moved != 1:
-        raise Superseded(
-            f"{load.source_name}: the mark moved while load {load.load_id} was at work: nothing is lost; materialize again"
-        )
+        raise Superseded(f"{load.source_name}: the mark moved while load {load.load_id} was at work: nothing is lost; materialize again")
     return target
 
 
-def _mark_unseen(
-    connection: psycopg.Connection, load: Load, seen: Iterator[list[str]], max_deleted_share: float
-) -> tuple[int, str | None]:
+def _mark_unseen(connection: psycopg.Connection, load: Load, seen: Iterator[list[str]], max_deleted_share: float) -> tuple[int, str | None]:
     connection.execute('create temp table seen (external_id text collate "C") on commit drop')
     with connection.cursor() as cur, cur.copy("copy pg_temp.seen from stdin") as copy:
         for ids in seen:
@@ -459,3 +439,27 @@ def resume(url: str, load: Load) -> None:
 def as_json(value: object) -> str:
     """JSON of ledger values: times in ISO 8601."""
     return json.dumps(value, default=str)
+
+
+def committed(url: str, source_name: str, load_id: int, claim: Mark) -> bool:
+    """True if that load of the source was committed with this mark."""
+    with connect(url, doing="check a materialization") as connection:
+        return (
+            connection.execute(
+                """
+                select 1 from identity.loads where load_id = %s and source_name = %s and status = 'committed'
+                    and cursor_column = %s and cursor_type = %s and cursor_after = %s
+                """,
+                (load_id, source_name, claim.column, claim.type, claim.after),
+            ).fetchone()
+            is not None
+        )
+
+
+def running_runs(url: str, within: float) -> set[str]:
+    """Ids of the runs whose lease showed a sign of life in the last ``within`` seconds."""
+    with connect(url, doing="look for dead runs") as connection:
+        rows = connection.execute(
+            "select run_id from identity.leases where heartbeat_at > clock_timestamp() - make_interval(secs => %s)", (within,)
+        ).fetchall()
+    return {run_id for (run_id,) in rows}

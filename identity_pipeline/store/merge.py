@@ -186,9 +186,7 @@ class _Merger:
     def _reject(self, batch: pa.Table, id_field: str) -> pa.Table:
         """``batch`` without the records that cannot be merged; those go to quarantine."""
         ids = batch.column(id_field).combine_chunks()
-        reasons = (
-            batch.column(REJECTED).combine_chunks() if REJECTED in batch.column_names else pa.nulls(batch.num_rows, pa.string())
-        )
+        reasons = batch.column(REJECTED).combine_chunks() if REJECTED in batch.column_names else pa.nulls(batch.num_rows, pa.string())
         blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
         long = pc.fill_null(pc.greater(pc.binary_length(ids), MAX_ID_BYTES), False)
         reasons = pc.coalesce(
@@ -200,14 +198,10 @@ class _Merger:
             column = batch.column(name)
             if (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_FIELD_BYTES:
                 large = pc.fill_null(pc.greater(pc.binary_length(column), MAX_FIELD_BYTES), False).combine_chunks()
-                reasons = pc.coalesce(
-                    reasons, pc.if_else(large, f"field_too_long: {name} is longer than {MAX_FIELD_BYTES} bytes", None)
-                )
+                reasons = pc.coalesce(reasons, pc.if_else(large, f"field_too_long: {name} is longer than {MAX_FIELD_BYTES} bytes", None))
         if batch.num_columns > MAX_FIELDS:
             filled = pa.array([sum(v is not None for v in row.values()) for row in batch.to_pylist()])
-            reasons = pc.coalesce(
-                reasons, pc.if_else(pc.greater(filled, MAX_FIELDS), f"too_many_fields: more than {MAX_FIELDS}", None)
-            )
+            reasons = pc.coalesce(reasons, pc.if_else(pc.greater(filled, MAX_FIELDS), f"too_many_fields: more than {MAX_FIELDS}", None))
         if reasons.null_count == len(reasons):
             return batch
         bad = pc.is_valid(reasons)
@@ -283,11 +277,7 @@ class _Merger:
 
     def _absorb(self, ids: pa.Array, absorbed: pa.ChunkedArray) -> None:
         """Point the losers of merges in the source at their survivor."""
-        pairs = [
-            (winner, loser)
-            for winner, losers in zip(ids.to_pylist(), absorbed.to_pylist(), strict=True)
-            for loser in losers or ()
-        ]
+        pairs = [(winner, loser) for winner, losers in zip(ids.to_pylist(), absorbed.to_pylist(), strict=True) for loser in losers or ()]
         for start in range(0, len(pairs), 10_000):
             some = [pair for pair in pairs[start : start + 10_000] if pair[0] != pair[1]]
             self.connection.execute(
@@ -303,9 +293,7 @@ class _Merger:
         """COPY a table: a missing value is an unquoted empty cell, every other one is quoted."""
         names = ", ".join(_COLUMNS) if target != "pg_temp.probe" else "n, external_id, hash"
         out = io.BytesIO()
-        pacsv.write_csv(
-            table, out, pacsv.WriteOptions(include_header=False, quoting_style="all_valid", batch_size=table.num_rows)
-        )
+        pacsv.write_csv(table, out, pacsv.WriteOptions(include_header=False, quoting_style="all_valid", batch_size=table.num_rows))
         with self.connection.cursor() as cur, cur.copy(f"copy {target} ({names}) from stdin (format csv)") as copy:
             copy.write(out.getbuffer())
 

@@ -1,0 +1,122 @@
+"""From declared sources to Dagster definitions: one asset and resource each, one job, few schedules."""
+
+import logging
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import dagster as dg
+
+from identity_pipeline.core import settings
+from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.orchestration.health import dead_runs
+from identity_pipeline.orchestration.io_manager import JsonIOManager
+from identity_pipeline.orchestration.ops import CHECKS, commit_op, normalise_records, read_op
+from identity_pipeline.orchestration.sources import Source, load
+
+JOB = "ingest"
+
+_COLUMNS = {
+    "source_name": "text", "external_id": "text", "source_type": "text", "email": "text", "email_verdict": "text", "phone": "text",
+    "phone_verdict": "text", "emails": "text[]", "phones": "text[]", "full_name": "text", "first_name": "text", "last_name": "text",
+    "company": "text", "job_title": "text", "street": "text", "city": "text", "region": "text", "postal_code": "text",
+    "country": "text", "source_created_at": "timestamptz", "source_updated_at": "timestamptz", "raw": "jsonb", "record_hash": "bytea",
+    "merged_into": "text", "deleted_at": "timestamptz", "first_seen_at": "timestamptz", "changed_at": "timestamptz", "load_id": "bigint",
+}  # fmt: skip
+_SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in _COLUMNS.items()])
+
+
+def asset(source: Source) -> dg.AssetsDefinition:
+    """The asset of one source: read, normalise_records over each part, commit."""
+    connector = source.connector
+    title = (sys.modules[connector.__module__].__doc__ or "").partition("\n")[0]
+
+    @dg.graph_asset(
+        name=source.name,
+        group_name=connector.group,
+        kinds={connector.vendor, "postgres"},
+        owners=source.owners,
+        tags={"identity/source_type": source.source_type},
+        description=source.description or title,
+        metadata={"dagster/table_name": "identity.records", "dagster/column_schema": _SCHEMA},
+        check_specs=[dg.AssetCheckSpec(check, asset=source.name) for check in CHECKS],
+    )
+    def ingested() -> dict[str, object]:
+        parts, manifest = read_op(source).alias("read")()
+        merged = parts.map(normalise_records)
+        done = commit_op(source).alias("commit")(manifest, merged.collect())
+        return {"result": done.result, **{f"{source.name}_{check}": getattr(done, check) for check in CHECKS}}
+
+    return ingested
+
+
+def schedules(sources: Iterable[Source]) -> Iterator[dg.ScheduleDefinition]:
+    """One schedule for each distinct cron, one run request for each of its sources."""
+    by_cron: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for source in sources:
+        if source.schedule:
+            by_cron[source.schedule, False].append(source.name)
+        if source.full_refresh_schedule:
+            by_cron[source.full_refresh_schedule, True].append(source.name)
+    for number, ((cron, full_refresh), names) in enumerate(sorted(by_cron.items())):
+        yield _schedule(f"{'full_refresh' if full_refresh else 'every'}_{number:03d}", cron, names, full_refresh=full_refresh)
+
+
+def _schedule(name: str, cron: str, sources: list[str], *, full_refresh: bool) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=name,
+        cron_schedule=cron,
+        target=dg.AssetSelection.assets(*sources),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"{'Full refresh' if full_refresh else 'Load'} of {', '.join(sources)}",
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+        for source in sources:
+            yield dg.RunRequest(
+                run_key=f"{source}:{context.scheduled_execution_time.isoformat()}",
+                asset_selection=[dg.AssetKey([source])],
+                run_config=run_config(source, full_refresh=full_refresh),
+                tags={"identity/source": source},
+            )
+
+    return tick
+
+
+def run_config(source_name: str, **choices: object) -> dict[str, object]:
+    """Run config of the read op of one source; ``choices`` are fields of its config."""
+    given = {name: value for name, value in choices.items() if value}
+    return {"ops": {source_name: {"ops": {"read": {"config": given}}}}} if given else {}
+
+
+def _executor() -> dg.ExecutorDefinition:
+    wanted = settings.executor()
+    if wanted == "in_process":
+        return dg.in_process_executor
+    if wanted == "multiprocess":
+        return dg.multiprocess_executor
+    raise ConfigurationError(f"IDENTITY_EXECUTOR: {wanted!r} is not built yet; known are in_process and multiprocess")
+
+
+def definitions() -> dg.Definitions:
+    """Everything that the code location holds. A broken source is logged and left out."""
+    declared = load(settings.sources_folder())
+    log = logging.getLogger("identity_pipeline.sources")
+    for problem in declared.problems:
+        log.error("source not loaded: %s", problem)
+    sources = list(declared.sources.values())
+    executor = _executor()
+    job = dg.define_asset_job(
+        JOB,
+        dg.AssetSelection.all(),
+        executor_def=executor,
+        description="Loads the selected sources into the identity table.",
+        tags={"dagster/retry_strategy": "ALL_STEPS"},
+    )
+    return dg.Definitions(
+        assets=[asset(source) for source in sources],
+        resources={**{source.name: source.resource() for source in sources}, "io_manager": JsonIOManager()},
+        jobs=[job],
+        schedules=list(schedules(sources)),
+        sensors=[dead_runs],
+        executor=executor,
+    )

@@ -1,0 +1,81 @@
+"""Where our errors become Dagster's: once, redacted, with the retry decision made."""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from identity_pipeline.connectors.base import Connector
+from identity_pipeline.core.errors import PipelineError
+from identity_pipeline.orchestration.sources import CREDENTIAL
+
+
+def redact(text: str, secrets: tuple[str, ...]) -> str:
+    """``text`` without the secrets and without control characters."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= 4:
+            text = text.replace(secret, "***")
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+class _Redacting(logging.Filter):
+    def __init__(self, secrets: tuple[str, ...]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage(), self._secrets), ()
+        return True
+
+
+@contextmanager
+def boundary(context: dg.OpExecutionContext, connector: Connector | None = None) -> Iterator[None]:
+    """Run an op's body: what it raises becomes one :class:`dagster.Failure` that says who acts next.
+
+    A failure of a class we do not know keeps its text to itself, since drivers quote records in
+    theirs: it shows its type and where it arose.
+
+    Raises:
+        dg.Failure: with ``allow_retries`` from the class of the error.
+    """
+    secrets = connector.secrets() if connector else ()
+    redacting = _Redacting(secrets)
+    context.log.addFilter(redacting)
+    try:
+        yield
+    except PipelineError as error:
+        raise dg.Failure(
+            description=redact(str(error), secrets),
+            metadata={"error_code": error.code, "a_retry_helps": error.retryable},
+            allow_retries=error.retryable,
+        ) from None
+    except dg.Failure:
+        raise
+    except Exception as error:  # noqa: BLE001 - the outermost boundary: an unknown error must not show a record or a secret
+        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        where = " ← ".join(f"{f.filename.rpartition('/')[2]}:{f.lineno} {f.name}" for f in reversed(frames))
+        raise dg.Failure(
+            description=f"unexpected {type(error).__name__} at {where}: please report this; nothing half done stays",
+            metadata={"error_code": "unexpected", "a_retry_helps": False},
+            allow_retries=False,
+        ) from None
+    finally:
+        context.log.removeFilter(redacting)
+
+
+def resolved(connector: Connector, url: str) -> Connector:
+    """``connector`` with every ``{credential: NAME}`` looked up in the credential store.
+
+    Raises:
+        ConfigurationError: there is no such credential, or no key opens it.
+    """
+    from identity_pipeline.store import credentials  # noqa: PLC0415 - loads the crypto library only where a credential is named
+
+    found = {
+        name: credentials.reveal(url, value.removeprefix(CREDENTIAL))
+        for name in type(connector).model_fields
+        if isinstance(value := getattr(connector, name), str) and value.startswith(CREDENTIAL)
+    }
+    return connector.model_copy(update=found) if found else connector

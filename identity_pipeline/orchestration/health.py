@@ -1,0 +1,41 @@
+"""Runs whose process died without Dagster noticing: they would hold their source's pool for ever."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from identity_pipeline.store import ledger
+from identity_pipeline.store.location import database_url
+
+GRACE = timedelta(minutes=2)
+"""A run may be without a living lease for so long: before its first op, between two, after its last."""
+
+
+def close_dead_runs(instance: dg.DagsterInstance, now: datetime | None = None) -> list[str]:
+    """Report started runs of the job without a living lease as failed. Returns their ids.
+
+    After a reboot of the host nobody else does: the run worker and the code server that watched
+    it are gone together, and the run stays STARTED.
+    """
+    now = now or datetime.now(UTC)
+    closed = []
+    records = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], updated_before=now - GRACE))
+    if not records:
+        return closed
+    alive = ledger.running_runs(database_url(), within=GRACE.total_seconds())
+    for record in records:
+        run = record.dagster_run
+        ours = "identity/source" in run.tags or run.job_name == "ingest" or run.job_name.startswith("__ASSET_JOB")
+        if ours and run.run_id not in alive:
+            instance.report_run_failed(
+                run, f"no sign of life for {GRACE.seconds} s: the process of this run is gone; the next run repeats its work"
+            )
+            closed.append(run.run_id)
+    return closed
+
+
+@dg.sensor(name="dead_runs", minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Frees sources whose run died together with its host."""
+    closed = close_dead_runs(context.instance)
+    return dg.SkipReason(f"closed {len(closed)} dead runs: {', '.join(closed)}" if closed else "every started run is alive")

@@ -1,0 +1,177 @@
+"""One read: choose the window, read the source, land what it yields, and count.
+
+Knows nothing of ops, so the command line and the tests run the same code.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from identity_pipeline.connectors.base import Connector
+from identity_pipeline.core import cursor
+from identity_pipeline.core.cursor import CursorFilter
+from identity_pipeline.core.errors import ConfigurationError, PipelineError, SchemaChanged
+from identity_pipeline.core.failpoint import reached
+from identity_pipeline.core.fieldmap import FieldMap
+from identity_pipeline.core.text import cast_all_utf8
+from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.orchestration.sources import Source
+from identity_pipeline.store import ledger
+from identity_pipeline.store.landing import Landing
+from identity_pipeline.store.ledger import Load, Mark, ReadSummary
+
+_SAY_EVERY = 5.0
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What one run may choose: see the read op's config."""
+
+    cursor_after: str | None = None
+    full_refresh: bool = False
+    objects: tuple[str, ...] = ()
+    limit: int | None = None
+
+    @property
+    def partial(self) -> bool:
+        """True if the run reads less than its window, so that the mark must stay where it is."""
+        return bool(self.objects or self.limit)
+
+
+@dataclass
+class Reading:
+    """Reads one source once. ``published`` is the mark that Dagster's metadata show."""
+
+    source: Source
+    connector: Connector
+    url: str
+    landing: Landing
+    fingerprint: str
+    published: Mark | None = None
+    choices: Choices = field(default_factory=Choices)
+    log: Callable[[str], None] = print
+
+    def window(self, meter: Meter, versions: dict[str, str]) -> tuple[Window, Mark | None]:
+        """The window of this load, and the mark it starts from.
+
+        Raises:
+            ConfigurationError: the override is not a value of the cursor's type.
+        """
+        source, choices = self.source, self.choices
+        if choices.full_refresh:
+            versions = {}
+        if source.cursor is None:
+            if choices.cursor_after:
+                raise ConfigurationError(f"{source.name}: cursor_after was given, but the source has no cursor_column")
+            return Window(None, None, None, choices.full_refresh, choices.objects, choices.limit, versions, meter), None
+        kind, column = source.cursor
+        name = source.cursor_column
+        start = None
+        held = ledger.mark(self.url, source.name)
+        marks = [m for m in (self.published, held) if m is not None and (m.column, m.type) == (name, kind)]
+        if len(marks) == 2:
+            start = Mark(name or "", kind, cursor.lower_of(kind, marks[0].after, marks[1].after) or "")
+        overlap = column.overlap if source.cursor_overlap is None else source.cursor_overlap
+        if choices.full_refresh:
+            lower = None
+        elif choices.cursor_after:
+            lower = cursor.canonical(kind, choices.cursor_after)
+        elif start is not None:
+            lower = cursor.take_off(kind, start.after, overlap)
+        else:
+            lower = source.cursor_after and cursor.canonical(kind, source.cursor_after)
+        return Window(name, kind, lower, choices.full_refresh, choices.objects, choices.limit, versions, meter), start
+
+    def run(self, run_id: str) -> tuple[Load, ReadSummary]:
+        """Open a load, read and land it.
+
+        Raises:
+            PipelineError: the read failed; the load is closed as failed and nothing of it stays.
+        """
+        state = ledger.state(self.url, self.source.name)
+        same_rules = state["mapping"] == self.fingerprint
+        meter = Meter(log=self.log)
+        window, start = self.window(meter, state["versions"] if same_rules else {})
+        load = ledger.open_load(
+            self.url, self.source.name, self.source.source_type, run_id,
+            full_refresh=window.full_refresh, before=start, log=self.log,
+        )  # fmt: skip
+        self.log(f"load {load.load_id}: {_told(window)}")
+        try:
+            with ledger.hold(self.url, load):
+                reached("read")
+                self.landing.remove_others(self.source.name, load.load_id)
+                summary = self._land(load, window)
+                self._check_fields(state["fields"], summary)
+        except PipelineError as error:
+            ledger.fail(self.url, load, error.code, str(error))
+            raise
+        reached("landed")
+        return load, summary
+
+    def _land(self, load: Load, window: Window) -> ReadSummary:
+        started = said = time.monotonic()
+        meter, limit = window.meter, window.limit
+        rows = CursorFilter(window, self.connector.cursor_reading())
+        read = 0
+        with self.landing.writer(self.source.name, load.load_id) as writer:
+            for raw in self.connector.read(window):
+                batch = raw if limit is None else raw.head(limit - read)
+                read += len(batch)
+                writer.write(rows.apply(cast_all_utf8(batch)))
+                if time.monotonic() - said >= _SAY_EVERY:
+                    said = time.monotonic()
+                    self.log(f"load {load.load_id}: {read:,} records read, {read / (said - started):,.0f} a second")
+                if limit is not None and read >= limit:
+                    break
+        if rows.null_cursor and window.cursor_column:
+            meter.warn(f"{rows.null_cursor} records have no readable {window.cursor_column}: they are loaded whenever they are read")
+        if rows.beyond:
+            meter.warn(f"{rows.beyond} records are dated after the source's own time: they are loaded, the mark does not follow them")
+        seconds = time.monotonic() - started
+        self.log(f"load {load.load_id}: {read:,} records read and landed in {seconds:.1f} s, {rows.filtered:,} filtered")
+        return ReadSummary(
+            parts=writer.parts,
+            records_read=read,
+            filtered=rows.filtered,
+            null_cursor=rows.null_cursor,
+            cursor_column=window.cursor_column,
+            cursor_type=window.cursor_type,
+            candidate=None if self.choices.partial else rows.mark,
+            bytes_read=meter.bytes_read,
+            pages=meter.pages,
+            requests=meter.requests,
+            throttled_seconds=round(meter.throttled_seconds, 3),
+            seconds_read=round(seconds, 3),
+            files={} if self.choices.limit else meter.files,
+            fields=list(writer.fields),
+            warnings=meter.warnings,
+            mapping=self.fingerprint,
+            partial=self.choices.partial,
+        )
+
+    def _check_fields(self, before: list[str], summary: ReadSummary) -> None:
+        """Refuse a table or file that lost a mapped field: its values would be overwritten with nothing."""
+        if self.connector.group not in {"sql", "files"} or not summary.records_read or self.choices.full_refresh or not summary.fields:
+            return
+        field_map: FieldMap = self.source.field_map
+        gone = [name for name in field_map.source_fields() if name in before and name not in summary.fields]
+        for names in self.source.mapping.values():
+            wanted = [names] if isinstance(names, str) else names
+            if not set(wanted) & set(summary.fields):
+                gone += wanted
+        if gone:
+            raise SchemaChanged(
+                f"{self.source.name}: the mapped field {gone[0]!r} is not in the source (any more), which has {', '.join(summary.fields[:30])}: "
+                "nothing was merged; mend the source or its `mapping:`, or accept the loss with one full refresh"
+            )
+
+
+def _told(window: Window) -> str:
+    if window.full_refresh:
+        return "full refresh, reads everything and marks what is gone"
+    if window.cursor_column is None:
+        return "reads everything (no cursor_column)"
+    if window.lower is None:
+        return f"first load by {window.cursor_column}, reads everything"
+    return f"reads {window.cursor_column} >= {window.lower}"
