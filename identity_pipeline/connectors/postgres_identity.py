@@ -1,0 +1,66 @@
+"""PostgreSQL: the rows of one table or view.
+
+Left out: SQL of one's own (a view holds it), a second schema's table of the same name (write
+``schema.table``), and keys of several columns: ``external_id`` is one column, so name a view that
+makes one of them (``SELECT tenant || ':' || number AS external_id, …``). A key of another name than
+the customary ones goes under ``mapping: {external_id: …}``. Deleted rows are seen as ``deleted_at``
+or ``is_deleted``, or by a full refresh.
+
+The cursor's traps:
+
+- A row may be committed long after the time or number it carries. The mark stays behind the oldest
+  transaction that is still writing, where the user may see it (``GRANT pg_read_all_stats``); else
+  the overlap has to cover it: 600 seconds, or 600 numbers that were handed out.
+- An ``updated_at`` that no trigger keeps misses changes.
+- Rows without a cursor value are read by a full read only; ``infinity`` by every one.
+- A ``timestamp`` without zone is wall clock in ``cursor_timezone``; a ``date`` is read again until
+  its day is over everywhere.
+- Text orders by its bytes (``COLLATE "C"``); only an index of that collation serves it.
+
+Without an index on the cursor each load reads the whole table.
+https://www.postgresql.org/docs/current/sql-copy.html,
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from identity_pipeline.connectors.base import CheckStep, Connector, CursorColumn, secret, setting
+from identity_pipeline.core.cursor import CursorReading
+from identity_pipeline.core.window import Window
+from identity_pipeline.readers.sql.names import CUSTOMARY
+from identity_pipeline.readers.sql.postgres import PostgresTable
+
+
+class PostgresIdentity(Connector):
+    """A table or view of a PostgreSQL database, version 14 or later."""
+
+    group = "sql"
+    vendor = "postgres"
+    field_map = CUSTOMARY
+    cursor_columns = {"*": CursorColumn(type=None, overlap=600)}  # noqa: RUF012 - a ClassVar of the base
+
+    connection_string: str = secret(
+        "postgresql://user:password@host:5432/database. The certificate is verified against the host's name; "
+        "sslmode=disable is for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS."
+    )
+    table: str = setting('schema.table, or a table of the schema public; other characters in double quotes: "My Table"')
+    columns: list[str] = setting("Only these columns, spelled as in the database. Empty: all.", default=[])
+    cursor_timezone: str = setting("Time zone of timestamps that have none, such as Europe/Berlin.", default="UTC")
+    ca_certificate: str = setting("Text of the certificate authority (PEM) when it is not a public one.", default="")
+
+    def read(self, window: Window) -> Iterator[pd.DataFrame]:
+        """Yield the rows from the window's lower bound on, as one snapshot."""
+        return self._table().read(window)
+
+    def check(self) -> Iterator[CheckStep]:
+        """Test the way to the table, step by step."""
+        return (CheckStep(*step) for step in self._table().check())
+
+    def cursor_reading(self) -> CursorReading:
+        """Timestamps without a zone are wall clock in ``cursor_timezone``."""
+        return CursorReading(self.cursor_timezone)
+
+    def _table(self) -> PostgresTable:
+        return PostgresTable(self.connection_string, self.table, tuple(self.columns), self.cursor_timezone, self.ca_certificate or None)

@@ -1,0 +1,117 @@
+"""A session that can only read, means one thing by each value, and gives up in finite time.
+
+Every setting is local to the transaction, so a connection pooler between us and the server neither
+refuses them nor hands them on.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from identity_pipeline.core.errors import (
+    ConfigurationError,
+    CredentialError,
+    PermissionDenied,
+    PipelineError,
+    SourceRejected,
+    SourceUnavailable,
+)
+from identity_pipeline.readers.sql.postgres.address import Address, clean_environment
+
+Session = psycopg.Connection[dict[str, Any]]
+
+SETTINGS = {
+    "search_path": "",  # only pg_catalog: no function of the user's stands in for a built-in one
+    "timezone": "UTC",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "iso_8601",
+    "extra_float_digits": "1",
+    "statement_timeout": "4h",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "10min",
+}
+_SET = """
+    SELECT pg_catalog.set_config(name, value, true)
+    FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[])) AS given(name, value)
+"""
+
+# While connecting, libpq tells no SQLSTATE, only words.
+_REFUSED: tuple[tuple[str, type[PipelineError], str], ...] = (
+    (r"password authentication failed|authentication failed|no password supplied|role .* does not exist|not permitted to log in",
+     CredentialError, "does not accept user and password: correct the credential"),
+    (r"no pg_hba.conf entry|pg_hba.conf rejects",
+     CredentialError, "accepts no connection of this user from here: its administrator adds us to pg_hba.conf"),
+    (r"database .* does not exist", ConfigurationError, "has no such database: correct the connection string"),
+    (r"permission denied for database", PermissionDenied, "does not let this user connect: GRANT CONNECT ON DATABASE … TO …"),
+    (r"server does not support SSL",
+     ConfigurationError, "offers no TLS: enable it there (sslmode=disable is for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS)"),
+    (r"does not match host name", ConfigurationError, "shows a certificate of another name: connect by the name that it is for"),
+    (r"certificate verify failed|certificate",
+     ConfigurationError, "shows a certificate that no known authority signed: put its authority into ca_certificate"),
+    (r"invalid target_session_attrs|invalid \w+ value",
+     ConfigurationError, "cannot be asked so: a value in connection_string is not valid"),
+)  # fmt: skip
+_STARTING = re.compile(r"starting up|shutting down|not yet accepting|recovery|too many|connection slots|timeout|terminating")
+_BUSY = ("08", "53", "55P03", "57", "58", "40", "25P03")
+
+
+@contextmanager
+def session(address: Address) -> Iterator[Session]:
+    """A read-only transaction, rolled back at the end.
+
+    Raises:
+        PipelineError: connecting or a statement inside failed, by who must act. The server's own
+            words are not passed on, they may hold values; its SQLSTATE is.
+    """
+    with address.conninfo() as conninfo:
+        connection = _connect(address, conninfo)
+        try:
+            connection.read_only = True
+            connection.execute(_SET, (list(SETTINGS), list(SETTINGS.values())))
+            yield connection
+        except psycopg.Error as error:
+            raise failure(address, error) from None
+        finally:
+            connection.close()
+
+
+def _connect(address: Address, conninfo: str) -> Session:
+    with clean_environment():
+        try:
+            # no prepared statements: a pooler may run the next one on another server
+            return Session.connect(conninfo, row_factory=dict_row, prepare_threshold=None)
+        except psycopg.Error as error:
+            raise _refusal(address, error) from None
+
+
+def _refusal(address: Address, error: psycopg.Error) -> PipelineError:
+    words = str(error)
+    for pattern, kind, advice in _REFUSED:
+        if re.search(pattern, words):
+            return kind(f"{address} {advice}")
+    if _STARTING.search(words):
+        return SourceUnavailable(f"{address} takes no session now: it is starting, stopping, full or slow")
+    if error.pgconn is not None and error.pgconn.used_password:  # a server that speaks another language
+        return CredentialError(f"{address} refused the session: check user, password and database")
+    return SourceUnavailable(f"{address} cannot be reached: nothing answers there as PostgreSQL; check host, port and firewall")
+
+
+def failure(address: Address, error: psycopg.Error) -> PipelineError:
+    """The error for a statement that failed, by who must act."""
+    state = error.sqlstate or ""
+    what = f"{address} answered SQLSTATE {state} ({type(error).__name__})"
+    if state.startswith(_BUSY):
+        return SourceUnavailable(f"{what}: the same read may work later")
+    if not state and isinstance(error, psycopg.OperationalError):
+        return SourceUnavailable(f"{address} broke the connection: the same read may work later")
+    if state.startswith("28"):
+        return CredentialError(f"{what}: correct the credential")
+    if state == "42501":
+        return PermissionDenied(f"{what}: GRANT SELECT ON the table and all that a view uses TO the user")
+    if state == "22023":
+        return ConfigurationError(f"{what}: the server does not know a value it was given; check cursor_timezone")
+    return SourceRejected(f"{what}: the table or view cannot be read as it is; run SELECT * FROM it as this user")

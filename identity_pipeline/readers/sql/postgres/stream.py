@@ -1,0 +1,124 @@
+"""The stream: one ``COPY (SELECT …) TO STDOUT`` as batches of text, each value in canonical form.
+
+One statement is one snapshot, and COPY is the fastest way out of PostgreSQL that costs the client
+no Python object for each value. COPY binds no parameters, so the bound is handed over as a setting
+of the transaction, by a statement that does: no value ever becomes part of a statement's text.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import LiteralString
+
+import pandas as pd
+import pyarrow as pa
+from psycopg import sql
+from pyarrow import csv
+
+from identity_pipeline.core.errors import ContractBroken
+from identity_pipeline.core.text import from_table
+from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.readers.sql.cursor import Cursor, Order
+from identity_pipeline.readers.sql.postgres.catalog import Column, Table
+from identity_pipeline.readers.sql.postgres.session import Session
+
+BATCH_ROWS = 50_000
+BATCH_BYTES = 32 * 2**20
+
+# Years before 1 and infinity have no ISO 8601 form: they stay as the server writes them.
+_ISO: LiteralString = (
+    "CASE WHEN {c} >= '0001-01-01 00:00:00+00' AND {c} < 'infinity' "
+    "THEN replace(to_char({c}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '.000000', ''){zone} ELSE {c}::text END"
+)
+_FORMS: dict[str, LiteralString] = {
+    "timestamptz": _ISO.replace("{zone}", " || 'Z'"),
+    "timestamp": _ISO.replace("{zone}", ""),
+    "bytea": "translate(encode({c}, 'base64'), chr(10), '')",
+}
+_LOWER: LiteralString = "current_setting('identity.lower')"
+_LOCAL: LiteralString = f"({_LOWER}::timestamptz AT TIME ZONE current_setting('identity.timezone'))"
+_BOUNDS: dict[Order, LiteralString] = {
+    "int": f"{{c}} >= {_LOWER}::{{number}}",
+    "instant": f"{{c}} >= {_LOWER}::timestamptz",
+    "local": f"{{c}} >= {_LOCAL}",
+    "date": f"{{c}} >= {_LOCAL}::date",
+    "text": f'{{c}}::text COLLATE "C" >= {_LOWER} COLLATE "C"',
+}
+# A transaction that has written but not committed may bring rows that are older than now.
+_CLOCK = """
+    SELECT least(now(), (SELECT min(xact_start) FROM pg_stat_activity
+                         WHERE backend_xid IS NOT NULL AND datname = current_database())) AS clock
+"""
+_HEAD = b"-\n"  # pyarrow takes a byte order mark off the beginning: let it be of a line that is skipped
+
+
+def clock(session: Session) -> datetime:
+    """The server's time, or the start of the oldest transaction that is still writing, where the user may see it."""
+    row = session.execute(_CLOCK).fetchone()
+    if row is None:  # pragma: no cover - a SELECT without FROM has one row
+        raise ContractBroken("SELECT now() returned no row")
+    return row["clock"]
+
+
+def batches(session: Session, table: Table, cursor: Cursor | None, window: Window) -> Iterator[pd.DataFrame]:
+    """The records of ``table`` from the window's lower bound on, in no order."""
+    names = [column.name for column in table.columns]
+    statement = _select(table, cursor, window)
+    if cursor is not None and window.lower is not None:
+        session.execute(
+            "SELECT set_config('identity.lower', %s, true), set_config('identity.timezone', %s, true)",
+            (_bound(cursor, table, window.lower), cursor.timezone),
+        )
+    buffer, rows = bytearray(_HEAD), 0
+    with session.cursor() as server, server.copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(statement)) as copy:
+        window.meter.requests += 1
+        while row := copy.read():
+            buffer += row
+            rows += 1
+            if rows == BATCH_ROWS or len(buffer) >= BATCH_BYTES:
+                yield _frame(buffer, names, window.meter)
+                buffer, rows = bytearray(_HEAD), 0
+    if rows:
+        yield _frame(buffer, names, window.meter)
+
+
+def _select(table: Table, cursor: Cursor | None, window: Window) -> sql.Composed:
+    query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(map(_text, table.columns)), sql.Identifier(table.schema, table.name))
+    if cursor is not None and window.lower is not None:
+        number = sql.SQL("numeric" if table.column(cursor.column, "cursor_column").type == "numeric" else "int8")
+        query += sql.SQL(" WHERE ") + sql.SQL(_BOUNDS[cursor.order]).format(c=sql.Identifier(cursor.column), number=number)
+    if window.limit is not None:
+        query += sql.SQL(" LIMIT {}").format(window.limit)
+    return query
+
+
+def _text(column: Column) -> sql.Composed:
+    """The column as text in canonical form."""
+    default: LiteralString = "to_json({c})::text" if column.category in {"A", "C"} else "{c}::text"
+    return sql.SQL(_FORMS.get(column.type, default)).format(c=sql.Identifier(column.name))
+
+
+def _bound(cursor: Cursor, table: Table, lower: str) -> str:
+    if cursor.order == "int" and table.column(cursor.column, "cursor_column").type != "numeric":
+        return str(max(min(int(lower), 2**63 - 1), -(2**63)))
+    return lower
+
+
+def _frame(buffer: bytearray, names: list[str], meter: Meter) -> pd.DataFrame:
+    """The rows of ``buffer`` as text. In COPY's CSV an empty text is quoted, null is not."""
+    try:
+        table = csv.read_csv(
+            pa.BufferReader(pa.py_buffer(buffer)),
+            read_options=csv.ReadOptions(column_names=names, skip_rows=1, block_size=len(buffer) + 1),
+            parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+            convert_options=csv.ConvertOptions(
+                column_types={name: pa.string() for name in names},
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid:
+        raise ContractBroken("COPY returned rows that are not CSV in UTF-8: is the database's encoding SQL_ASCII?") from None
+    meter.pages += 1
+    meter.bytes_read += len(buffer) - len(_HEAD)
+    return from_table(table)
