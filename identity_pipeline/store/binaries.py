@@ -57,9 +57,7 @@ def account(data: Path, home: Path) -> Account:
     owner = folder.stat().st_uid
     if os.geteuid() != 0:
         if data.exists() and owner != os.geteuid():
-            raise ConfigurationError(
-                f"{data} belongs to user {owner}, we are user {os.geteuid()}: start the database as its owner"
-            )
+            raise ConfigurationError(f"{data} belongs to user {owner}, we are user {os.geteuid()}: start the database as its owner")
         return Account()
     try:
         entry = pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
@@ -104,8 +102,7 @@ def _run(command: list[str | Path], account: Account, timeout: float, text: str 
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise TargetUnavailable(
-            f"PostgreSQL's {Path(command[0]).name} did not end within {timeout:.0f} seconds: "
-            "try again when the machine is less busy"
+            f"PostgreSQL's {Path(command[0]).name} did not end within {timeout:.0f} seconds: try again when the machine is less busy"
         ) from None
 
 

@@ -47,6 +47,7 @@ LOG_BYTES = 10_000_000
 
 Progress = Callable[[str], None]
 
+_DRAFT = "data.new-"
 _SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
@@ -273,9 +274,7 @@ def _same_port(cluster: _Cluster, port: int | None) -> _Cluster:
 # -- making a cluster ---------------------------------------------------------------------------
 
 
-def _start(
-    home: Path, cluster: _Cluster | None, port: int | None, *, fresh: bool, deadline: float, progress: Progress
-) -> _Cluster:
+def _start(home: Path, cluster: _Cluster | None, port: int | None, *, fresh: bool, deadline: float, progress: Progress) -> _Cluster:
     if cluster is None:
         cluster = _Cluster(_place(home, fresh), 0, secrets.token_urlsafe(24), f"identity_{secrets.token_hex(6)}")
     programs = binaries.programs(binaries.account(cluster.data, home), progress)
@@ -297,6 +296,7 @@ def _start(
         _open(cluster)
         cluster = replace(cluster, ready=True)
         _write(home, cluster)
+        _sweep(cluster)
         return cluster
     taken = f"port {candidates[0]} is" if len(candidates) == 1 else f"the ports {PORTS.start} to {PORTS.stop - 1} are"
     raise ConfigurationError(
@@ -331,8 +331,7 @@ def _check(home: Path, cluster: _Cluster, programs: binaries.Programs) -> None:
     version = cluster.data / "PG_VERSION"
     if not version.is_file():
         raise ConfigurationError(
-            f"{cluster.data} is not a PostgreSQL data folder (it has no PG_VERSION): "
-            "move it away, or set IDENTITY_HOME to another folder"
+            f"{cluster.data} is not a PostgreSQL data folder (it has no PG_VERSION): move it away, or set IDENTITY_HOME to another folder"
         )
     found = version.read_text().strip()
     if found != programs.major:
@@ -348,9 +347,9 @@ def _initialise(home: Path, cluster: _Cluster, programs: binaries.Programs, dead
         binaries.SYSTEM.mkdir(mode=0o755, parents=True, exist_ok=True)
     cluster.folder.mkdir(mode=0o700, exist_ok=True)
     programs.account.own(cluster.folder)
-    draft, secret = cluster.folder / "data.new", cluster.folder / "password.new"
-    shutil.rmtree(draft, ignore_errors=True)
-    secret.unlink(missing_ok=True)
+    # A name of its own: the initdb of a start that was killed may still be writing to its folder.
+    draft = cluster.folder / f"{_DRAFT}{secrets.token_hex(4)}"
+    secret = draft.with_name(f"{draft.name}.password")
     try:
         with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
             file.write(cluster.password + "\n")
@@ -364,7 +363,7 @@ def _initialise(home: Path, cluster: _Cluster, programs: binaries.Programs, dead
     if made.returncode:
         shutil.rmtree(draft, ignore_errors=True)
         said = _masked(cluster, made.stderr or made.stdout)
-        if "No space left on device" in said:
+        if "No space left on device" in said or "Check free disk space" in said:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cluster.folder))
         raise ConfigurationError(
             f"the embedded Postgres in {cluster.folder} could not be initialised: initdb ended with {made.returncode}:\n{said}\n"
@@ -372,6 +371,15 @@ def _initialise(home: Path, cluster: _Cluster, programs: binaries.Programs, dead
         )
     _write(home, cluster)
     draft.rename(cluster.data)
+
+
+def _sweep(cluster: _Cluster) -> None:
+    """Delete what starts that were killed left behind."""
+    for left in cluster.folder.glob(f"{_DRAFT}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _adopt(cluster: _Cluster, programs: binaries.Programs, deadline: float) -> None:
@@ -392,9 +400,7 @@ def _open(cluster: _Cluster) -> None:
                 connection.execute(f"CREATE DATABASE {DATABASE}")
     except psycopg.OperationalError as error:
         if "password authentication failed" not in str(error):
-            raise TargetUnavailable(
-                f"the embedded Postgres has started, but does not answer on port {cluster.port}: try again"
-            ) from None
+            raise TargetUnavailable(f"the embedded Postgres has started, but does not answer on port {cluster.port}: try again") from None
         raise ConfigurationError(
             f"the embedded Postgres in {cluster.folder} refuses the password in postgres.json: delete that file and run "
             "`identity-pipeline db stop` and `identity-pipeline db start` (the data stay, the password is set anew)"
@@ -417,9 +423,7 @@ def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progr
             raise _PortTaken
         before = cluster.log.stat().st_size if cluster.log.exists() else 0
         wait = max(int(deadline - time.monotonic()), 1)
-        begun = programs.run(
-            "pg_ctl", "start", "-D", cluster.data, "-l", cluster.log, "-o", line, "-w", "-t", str(wait), timeout=wait + 10
-        )
+        begun = programs.run("pg_ctl", "start", "-D", cluster.data, "-l", cluster.log, "-o", line, "-w", "-t", str(wait), timeout=wait + 10)
         if begun.returncode == 0:
             return
         if _postmaster(cluster) and _await(cluster, deadline, progress):
