@@ -1,6 +1,7 @@
 """The window: what one load asks a source for, and the meter it reports its work to."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ class Meter:
 
     ``source_time`` is the source's own clock at the start of the read (a ``Date`` header,
     ``now()`` of a database). The mark is never advanced past it. ``files`` holds what was read of
-    each object: ``{name: version}``.
+    each object: ``{name: version}``. ``sleep`` is how readers wait, for a limit or before a retry.
     """
 
     requests: int = 0
@@ -26,6 +27,7 @@ class Meter:
     files: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     log: Callable[[str], None] = logging.getLogger("identity_pipeline.read").info
+    sleep: Callable[[float], None] = time.sleep
 
     def clock(self, now: datetime) -> None:
         """Fix the source's time. Only the first call counts: the bound is fixed at the start."""

@@ -1,0 +1,270 @@
+"""A HubSpot-shaped API on this machine: properties, list and search of contacts, with its limits and refusals.
+
+Written from HubSpot's published contract, for the demo and for tests. Contacts are plain
+dictionaries that may be changed while it runs.
+"""
+
+import gzip
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+Contact = dict[str, Any]
+
+SCOPES = ("crm.objects.contacts.read", "crm.schemas.contacts.read")
+SEARCH_CEILING = 10_000
+LONGEST_ADDRESS = 16_000
+_ALWAYS = ("createdate", "hs_object_id", "lastmodifieddate")
+_BY_DEFAULT = ("email", "firstname", "lastname")
+_DATES = frozenset({"createdate", "lastmodifieddate"})
+_OPERATORS: dict[str, Callable[[int, int], bool]] = {
+    "GT": lambda value, bound: value > bound,
+    "GTE": lambda value, bound: value >= bound,
+    "LT": lambda value, bound: value < bound,
+    "LTE": lambda value, bound: value <= bound,
+    "EQ": lambda value, bound: value == bound,
+}
+
+
+class _Refusal(Exception):  # noqa: N818 - an HTTP answer, not a fault of this program
+    def __init__(self, status: int, category: str, message: str, **more: Any) -> None:
+        self.status = status
+        self.body = {
+            "status": "error",
+            "message": message,
+            "correlationId": "00000000-0000-4000-8000-000000000000",
+            "category": category,
+            **more,
+        }
+
+
+@dataclass
+class HubSpotAPI:
+    """The API's state. ``requests`` logs (method, path, query or body) of what was asked."""
+
+    contacts: list[Contact]
+    token: str
+    scopes: tuple[str, ...] = SCOPES
+    url: str = ""
+    requests: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+
+    def answer(self, method: str, path: str, query: dict[str, str], body: dict[str, Any] | None) -> dict[str, Any]:
+        """The body of a 200.
+
+        Raises:
+            _Refusal: any other status.
+        """
+        match method, path.strip("/").split("/"):
+            case "GET", ["crm", "properties", _version, "contacts"]:
+                self._demand("crm.schemas.contacts.read")
+                return self._properties()
+            case "GET", ["crm", "objects", _version, "contacts"]:
+                self._demand("crm.objects.contacts.read")
+                return self._list(query)
+            case "POST", ["crm", "objects", _version, "contacts", "search"]:
+                self._demand("crm.objects.contacts.read")
+                return self._search(body or {})
+            case _:
+                raise _Refusal(404, "OBJECT_NOT_FOUND", "there is nothing at this address")
+
+    def _demand(self, scope: str) -> None:
+        if scope not in self.scopes:
+            raise _Refusal(
+                403,
+                "MISSING_SCOPES",
+                "This app hasn't been granted all required scopes to make this call.",
+                errors=[{"message": "One or more of these scopes are required.", "context": {"requiredGranularScopes": [scope]}}],
+            )
+
+    def _properties(self) -> dict[str, Any]:
+        names = dict.fromkeys((*_ALWAYS, *_BY_DEFAULT))
+        for contact in self.contacts:
+            names |= dict.fromkeys(contact["properties"])
+        return {
+            "results": [
+                {
+                    "name": name,
+                    "label": name,
+                    "type": "datetime" if name in _DATES else "string",
+                    "fieldType": "text",
+                    "groupName": "contactinformation",
+                }
+                for name in names
+            ]
+        }
+
+    def _list(self, query: dict[str, str]) -> dict[str, Any]:
+        limit = _whole(query.get("limit", "10"), "limit", 1, 100)
+        after = _whole(query.get("after") or "0", "after", 0)
+        archived = query.get("archived", "false") == "true"
+        found = [c for c in self._by_id() if c["archived"] == archived and int(c["id"]) >= after]
+        page = {"results": _shown(found[:limit], query.get("properties", "").split(","))}
+        if len(found) > limit:
+            following = str(int(found[limit - 1]["id"]) + 1)
+            page["paging"] = {"next": {"after": following, "link": f"{self.url}/crm/objects/contacts?after={following}"}}
+        return page
+
+    def _search(self, body: dict[str, Any]) -> dict[str, Any]:
+        limit = _whole(body.get("limit", 10), "limit", 1, 200)
+        after = _whole(body.get("after") or 0, "after", 0)
+        if after + limit > SEARCH_CEILING:
+            raise _invalid(f"paging beyond {SEARCH_CEILING} results is not possible")
+        groups, sorts = body.get("filterGroups", []), body.get("sorts", [])
+        if len(groups) > 5 or len(sorts) > 1 or any(len(group["filters"]) > 6 for group in groups):
+            raise _invalid("too many filter groups, filters or sorts")
+        tests = [[_test(each) for each in group["filters"]] for group in groups]
+        found = [c for c in self._by_id() if not c["archived"] and (not tests or any(all(t(c) for t in all_of) for all_of in tests))]
+        if sorts:
+            name = sorts[0]["propertyName"]
+            found.sort(key=lambda c: _number(name, c["properties"].get(name)) or 0, reverse=sorts[0].get("direction") == "DESCENDING")
+        page = {"total": len(found), "results": _shown(found[after : after + limit], body.get("properties", []))}
+        if len(found) > after + limit:
+            page["paging"] = {"next": {"after": str(after + limit)}}
+        return page
+
+    def _by_id(self) -> list[Contact]:
+        return sorted(self.contacts, key=lambda contact: int(contact["id"]))
+
+
+def _whole(value: Any, name: str, least: int, most: int | None = None) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        raise _invalid(f"{name} is not a whole number") from None
+    if number < least or (most is not None and number > most):
+        raise _invalid(f"{name} is out of range")
+    return number
+
+
+def _invalid(message: str) -> _Refusal:
+    return _Refusal(400, "VALIDATION_ERROR", message)
+
+
+def _number(name: str, value: Any) -> int | None:
+    """A property as HubSpot compares it: dates as milliseconds since 1970, ids as numbers."""
+    text = str(value or "")
+    if text.lstrip("-").isdigit():
+        return int(text)
+    if name not in _DATES or not text:
+        return None
+    moment = datetime.fromisoformat(text)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def _test(each: dict[str, Any]) -> Callable[[Contact], bool]:
+    name, compare = each.get("propertyName", ""), _OPERATORS.get(each.get("operator", ""))
+    try:
+        bound = _number(name, each.get("value"))
+    except ValueError:
+        bound = None
+    if compare is None or bound is None:
+        raise _invalid(f"the filter on {name} cannot be read")
+
+    def passes(contact: Contact) -> bool:
+        value = _number(name, contact["properties"].get(name))
+        return value is not None and compare(value, bound)
+
+    return passes
+
+
+def _shown(contacts: list[Contact], asked: Iterable[str]) -> list[Contact]:
+    """The contacts with the properties that were asked for; an unknown name is ignored, an empty one is null."""
+    names = [name for name in asked if name] or list(_BY_DEFAULT)
+    return [
+        contact | {"properties": {name: contact["properties"].get(name) for name in dict.fromkeys((*names, *_ALWAYS))}}
+        for contact in contacts
+    ]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, port: int, api: HubSpotAPI) -> None:
+        self.api = api
+        super().__init__(("127.0.0.1", port), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - it is only ever served by this one
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one segment for headers and body
+
+    def do_GET(self) -> None:
+        self._reply(None)
+
+    def do_POST(self) -> None:
+        self._reply(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+
+    def _reply(self, sent: bytes | None) -> None:
+        api, parts = self.server.api, urlsplit(self.path)
+        try:
+            query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+            body = _parsed(sent)
+            api.requests.append((self.command, parts.path, query if body is None else body))
+            if len(self.path) > LONGEST_ADDRESS:
+                raise _Refusal(414, "URI_TOO_LONG", "the address is too long")
+            if self.headers.get("Authorization") != f"Bearer {api.token}":
+                raise _Refusal(401, "INVALID_AUTHENTICATION", "Authentication credentials not found.")
+            status, answer = 200, api.answer(self.command, parts.path, query, body)
+        except _Refusal as refusal:
+            status, answer = refusal.status, refusal.body
+        packed = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json;charset=utf-8")
+        if "gzip" in self.headers.get("Accept-Encoding", ""):
+            packed = gzip.compress(packed, 1)
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(packed)))
+        self.end_headers()
+        self.wfile.write(packed)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the parent's name
+        """Stay silent: an access log would hold addresses with queries."""
+
+
+def _parsed(sent: bytes | None) -> dict[str, Any] | None:
+    if sent is None:
+        return None
+    try:
+        body = json.loads(sent or b"{}")
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise _invalid("the body is not a JSON object")
+    return body
+
+
+@contextmanager
+def serve(contacts: list[Contact], token: str, port: int = 0, scopes: tuple[str, ...] = SCOPES) -> Iterator[HubSpotAPI]:
+    """Serve ``contacts`` on 127.0.0.1 to who sends ``token``, on a free port unless one is given."""
+    api = HubSpotAPI(contacts, token, scopes)
+    server = _Server(port, api)
+    api.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def contact(contact_id: int, modified: str, *, archived_at: str | None = None, **properties: str | None) -> Contact:
+    """A contact as the API shows it. ``modified`` is its last change; created the same moment unless ``createdate`` is given."""
+    created = properties.pop("createdate", None) or modified
+    return {
+        "id": str(contact_id),
+        "properties": {"createdate": created, "hs_object_id": str(contact_id), "lastmodifieddate": modified, **properties},
+        "createdAt": created,
+        "updatedAt": modified,
+        "archived": archived_at is not None,
+        **({"archivedAt": archived_at} if archived_at else {}),
+    }

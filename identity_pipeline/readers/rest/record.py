@@ -1,0 +1,46 @@
+"""Records out of answers: joined, gathered into batches."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from identity_pipeline.core.text import frame
+from identity_pipeline.core.window import Window
+
+ROWS = 5_000
+CELLS = 1_000_000
+
+Record = dict[str, Any]
+Pages = Iterator[Sequence[Record]]
+
+
+def joined(parts: Iterable[Sequence[Record]], key: str = "id") -> list[Record]:
+    """Records that were asked for several times, each time with other fields, as one each.
+
+    A record that one part does not have went while we asked: it is left out, never kept half.
+    """
+    first, *others = ({record[key]: record for record in part} for part in parts)
+    for other in others:
+        first = {name: record | other[name] for name, record in first.items() if name in other}
+    return list(first.values())
+
+
+def batches(pages: Iterable[Sequence[Record]], window: Window) -> Iterator[pd.DataFrame]:
+    """The records of ``pages`` as frames of text of some 5,000 rows, fewer where records are wide.
+
+    Asks for no further page once ``window.limit`` records are there.
+    """
+    held: list[Record] = []
+    cells = total = 0
+    for page in pages:
+        held += page
+        cells += sum(map(len, page))
+        total += len(page)
+        if len(held) >= ROWS or cells >= CELLS:
+            yield frame(held)
+            held, cells = [], 0
+        if window.limit is not None and total >= window.limit:
+            break
+    if held:
+        yield frame(held)
