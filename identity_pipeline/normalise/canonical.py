@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from identity_pipeline.core.cursor import INSTANT
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.normalise import country, email, moment, name, phone
-from identity_pipeline.normalise.cells import by_row, columns, first_filled, listed, once_each, truth
+from identity_pipeline.normalise.cells import by_row, columns, first_filled, listed, once_each, trimmed, truth
 
 VERSION = "1"
-"""Of the rules in this package. Raise it whenever any text becomes something else than before."""
+"""Of the rules in this package. Raise it whenever any text becomes something else than before (a test compares)."""
 
 _TEXTS = ("company", "job_title", "street", "city", "region", "postal_code")
 _LISTS = pa.list_(pa.string())
@@ -43,7 +43,7 @@ FIELDS = pa.schema(
         ("deleted", pa.bool_()),
     ]
 )
-"""The columns of :func:`canonicalise`. Lists are never null: without a value they are empty."""
+"""The columns of :func:`canonicalise`. ``emails`` and ``phones`` are never null, without a value they are empty."""
 
 
 @cache
@@ -89,7 +89,7 @@ def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str 
     made["full_name"], made["first_name"], made["last_name"] = name.complete(text("full_name"), text("first_name"), text("last_name"))
     made |= {field: text(field) for field in _TEXTS}
     made |= {field: when(field) for field in ("source_created_at", "source_updated_at", "deleted_at")}
-    made["merged_into"] = text("merged_into")
+    made["merged_into"] = first_filled([trimmed(c) for c in columns(records, field_map.merged_into)], rows, pa.string())
     made["absorbed"] = _absorbed(columns(records, field_map.absorbed), rows)
     made["deleted"] = _deleted(records, field_map, made["deleted_at"])
     return pa.table([made[field] for field in FIELDS.names], schema=FIELDS)
@@ -103,13 +103,15 @@ def _ids(cell: str) -> list[str]:
 
 
 def _absorbed(cells: list[pa.Array], rows: int) -> pa.Array:
-    filled = first_filled([name.clean(c) for c in cells], rows, pa.string())
-    present = truth(filled.is_valid())
+    filled = first_filled([trimmed(c) for c in cells], rows, pa.string())
+    if filled.null_count == rows:
+        return pa.nulls(rows, _LISTS)
     lists = once_each(filled.drop_null().to_pylist(), _ids)
     counts = np.zeros(rows, np.int32)
-    counts[present] = [len(ids) for ids in lists]
+    counts[truth(filled.is_valid())] = [len(ids) for ids in lists]
     offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(counts, dtype=np.int32)])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array([i for ids in lists for i in ids], pa.string()))
+    values = pa.array([item for ids in lists for item in ids], pa.string())
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(counts == 0))
 
 
 def _deleted(records: pa.Table, field_map: FieldMap, deleted_at: pa.Array) -> pa.Array:

@@ -36,6 +36,11 @@ _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 
 
+def words(text: str) -> frozenset[str]:
+    """The words of a list that is written as prose."""
+    return frozenset(text.split())
+
+
 def visible(text: str) -> str:
     """``text`` without characters that show nothing and order nothing."""
     return _INVISIBLE.sub("", text)
@@ -53,6 +58,12 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return (
         column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.string())
     )
+
+
+def trimmed(column: pa.Array) -> pa.Array:
+    """A column without white space around its texts; blank becomes null. For what must stay as it was written: ids."""
+    texts = pc.utf8_trim_whitespace(column)
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
 def first_filled(candidates: Sequence[pa.Array], rows: int, type: pa.DataType) -> pa.Array:  # noqa: A002 - Arrow's word

@@ -31,6 +31,7 @@ from identity_pipeline.normalise.cells import (
     once_each,
     truth,
     visible,
+    words,
 )
 
 _ATOM = r"[a-z0-9_!#$%&'*+\-/=?^`{|}~]+"
@@ -70,52 +71,10 @@ _SAME_TWICE = "|".join(
     rf"{word}@{word}(?:\.[a-z.]+)?" for word in ("a", "aa", "aaa", "abc", "mail", "email", "na", "no", "user", "x", "me")
 )
 _FAKE = rf"(?:{_FAKE_LOCAL})(?:\+[^@]*)?@.*|[^@]*@(?:{_FAKE_DOMAIN})|{_SAME_TWICE}"
-_WORDS = frozenset(
-    [
-        "none",
-        "na",
-        "nan",
-        "nil",
-        "null",
-        "unknown",
-        "undefined",
-        "noemail",
-        "nomail",
-        "noemailaddress",
-        "notprovided",
-        "notavailable",
-        "notapplicable",
-        "notgiven",
-        "nonegiven",
-        "noneprovided",
-        "missing",
-        "test",
-        "testing",
-        "tbd",
-        "tba",
-        "x",
-        "xx",
-        "xxx",
-        "no",
-        "nothing",
-        "anonymous",
-        "blank",
-        "empty",
-        "keine",
-        "keineemail",
-        "ka",
-        "ninguno",
-        "sincorreo",
-        "aucun",
-        "nessuna",
-        "geen",
-        "asdf",
-        "placeholder",
-        "donotuse",
-        "false",
-        "true",
-        "ref",
-    ]
+_WORDS = words(
+    "none na nan nil null unknown undefined noemail nomail noemailaddress notprovided notavailable notapplicable notgiven nonegiven "
+    "noneprovided missing test testing tbd tba x xx xxx no nothing anonymous blank empty keine keineemail ka ninguno sincorreo aucun "
+    "nessuna geen asdf placeholder donotuse false true ref"
 )
 
 _PLAIN_RE, _ROLE_RE, _FAKE_RE, _RESERVED_RE = (re.compile(p) for p in (_PLAIN, _ROLE, _FAKE, _RESERVED))
@@ -149,7 +108,7 @@ def canonical_address(text: str) -> str | None:
     return f"{found.local_part.lower()}@{found.ascii_domain}"
 
 
-def judge(piece: str) -> Judged | None:
+def judge(piece: str) -> Judged | None:  # noqa: PLR0911 - one return for each verdict
     """One value as address and verdict; None if it is blank."""
     text = visible(piece).strip()
     if any(joiner in text for joiner in JOINERS) and (bare := text.replace(JOINERS[0], "").replace(JOINERS[1], "")).isascii():

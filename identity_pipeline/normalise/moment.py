@@ -23,7 +23,7 @@ def moments(column: pa.Array) -> pa.Array:
     present = truth(column.is_valid())
     if (iso == present).all():
         try:
-            return pc.cast(pc.cast(pc.utf8_rtrim(column, "Z"), pa.timestamp("us")), INSTANT)
+            return _within(pc.cast(pc.cast(pc.utf8_rtrim(column, "Z"), pa.timestamp("us")), INSTANT))
         except pa.ArrowInvalid:
             return _within(instants(column))  # a day that does not exist
     texts = pc.utf8_trim_whitespace(column)

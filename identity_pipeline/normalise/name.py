@@ -13,187 +13,24 @@ import unicodedata
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from identity_pipeline.normalise.cells import JOINERS, once_each, truth, visible
+from identity_pipeline.normalise.cells import JOINERS, once_each, truth, visible, words
 
 _TIDY = r"^[!-~]+(?: [!-~]+)*$"
 _JOINERS = str.maketrans("", "", JOINERS)
 
-_PARTICLES = frozenset(
-    [
-        "af",
-        "al",
-        "ap",
-        "bat",
-        "ben",
-        "bin",
-        "bint",
-        "da",
-        "dal",
-        "dalla",
-        "das",
-        "de",
-        "degli",
-        "dei",
-        "del",
-        "dela",
-        "della",
-        "delle",
-        "dello",
-        "den",
-        "der",
-        "des",
-        "di",
-        "do",
-        "dos",
-        "du",
-        "e",
-        "el",
-        "i",
-        "ibn",
-        "la",
-        "las",
-        "le",
-        "les",
-        "lo",
-        "los",
-        "mac",
-        "ould",
-        "pour",
-        "san",
-        "santa",
-        "st",
-        "'t",
-        "te",
-        "ten",
-        "ter",
-        "tot",
-        "und",
-        "van",
-        "vande",
-        "vander",
-        "ver",
-        "vom",
-        "von",
-        "y",
-        "zu",
-        "zum",
-        "zur",
-    ]
+_PARTICLES = words(
+    "af da dal dalla de degli dei del dela della delle dello den der des di dos du la las le los 't ten ter van vande vander von vom zu zum zur"
 )
-_TITLES = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "miss",
-        "mx",
-        "dr",
-        "prof",
-        "professor",
-        "sir",
-        "dame",
-        "lord",
-        "lady",
-        "rev",
-        "fr",
-        "sr",
-        "sra",
-        "srta",
-        "don",
-        "dona",
-        "doña",
-        "herr",
-        "frau",
-        "hr",
-        "fru",
-        "m",
-        "mme",
-        "mlle",
-        "dott",
-        "dottssa",
-        "ing",
-        "dipl-ing",
-        "mag",
-        "med",
-        "phil",
-        "hon",
-        "capt",
-        "col",
-        "gen",
-        "lt",
-        "maj",
-        "sgt",
-    ]
+_SMALL_PARTICLES = words("al bat ben bin bint das do el ibn lo ould san santa st te tot und")  # names too, when they begin with a capital
+_BETWEEN_SURNAMES = words("y e i")
+_TITLES = words(
+    "mr mrs ms miss mx dr prof professor sir dame lord lady rev sr sra srta doña herr frau hr fru mme mlle dott dottssa dipl-ing capt "
+    "col gen lt sgt"
 )
-_SUFFIXES = frozenset(
-    [
-        "jr",
-        "sr",
-        "ii",
-        "iii",
-        "iv",
-        "md",
-        "phd",
-        "dds",
-        "esq",
-        "cpa",
-        "mba",
-        "msc",
-        "bsc",
-        "ba",
-        "ma",
-        "pe",
-        "rn",
-        "jd",
-        "ret",
-        "dvm",
-        "llm",
-        "obe",
-        "mbe",
-        "cbe",
-        "kc",
-        "qc",
-    ]
-)
-_COMPANY = frozenset(
-    [
-        "inc",
-        "llc",
-        "ltd",
-        "limited",
-        "gmbh",
-        "ag",
-        "kg",
-        "ohg",
-        "ug",
-        "corp",
-        "corporation",
-        "co",
-        "company",
-        "plc",
-        "bv",
-        "nv",
-        "sa",
-        "sarl",
-        "sas",
-        "srl",
-        "spa",
-        "ab",
-        "as",
-        "oy",
-        "aps",
-        "pty",
-        "lp",
-        "llp",
-        "ev",
-        "eg",
-        "group",
-        "holding",
-        "foundation",
-        "university",
-        "stiftung",
-        "verein",
-    ]
+_SUFFIXES = words("jr sr ii iii iv md phd dds esq cpa mba msc bsc dvm llm obe mbe cbe")
+_COMPANY = words(
+    "inc llc ltd limited gmbh ag kg ohg ug corp corporation co company plc bv nv sa sarl sas srl spa ab as oy aps pty lp llp ev eg "
+    "group holding foundation university stiftung verein"
 )
 _FAMILY_FIRST = re.compile("[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]")
 _TWO_WORDS = r"^(?P<first>[A-Za-z][A-Za-z'\-]{2,}) (?P<last>[A-Za-z][A-Za-z'\-]{3,})$"
@@ -235,11 +72,13 @@ def parts(full_name: str) -> tuple[str | None, str | None]:
         tokens.pop()
     if len(tokens) < 2:
         return None, None
-    if tokens[0] in _PARTICLES:  # "von Trapp": no first name before a particle in small letters
+    if tokens[0] in _PARTICLES | _SMALL_PARTICLES:  # "von Trapp": no first name before a particle in small letters
         return None, " ".join(tokens)
     start = len(tokens) - 1
-    while start > 1 and _word(tokens[start - 1]) in _PARTICLES:
+    while start > 1 and (_word(tokens[start - 1]) in _PARTICLES or tokens[start - 1] in _SMALL_PARTICLES):
         start -= 1
+    if start > 2 and tokens[start - 1] in _BETWEEN_SURNAMES:  # "José Ortega y Gasset"
+        start -= 2
     return " ".join(tokens[:start]), " ".join(tokens[start:])
 
 
@@ -267,7 +106,7 @@ def _split(full: pa.Array, first: pa.Array, last: pa.Array, mask: pa.Array) -> t
     names = full.filter(mask)
     words = pc.extract_regex(names, _TWO_WORDS)
     one, two = pc.struct_field(words, "first"), pc.struct_field(words, "last")
-    special = pa.array(sorted(_TITLES | _PARTICLES | _SUFFIXES | _COMPANY), pa.string())
+    special = pa.array(sorted(_TITLES | _PARTICLES | _SMALL_PARTICLES | _SUFFIXES | _COMPANY), pa.string())
     plain = pc.invert(pc.or_(pc.is_in(pc.ascii_lower(one), special), pc.is_in(pc.ascii_lower(two), special)))
     hard = pa.array(~(truth(words.is_valid()) & truth(plain)))
     if pc.any(hard).as_py():

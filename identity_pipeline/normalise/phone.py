@@ -34,41 +34,20 @@ from identity_pipeline.normalise.cells import (
     once_each,
     truth,
     visible,
+    words,
 )
 
 _SAME = "|".join(f"{digit}+" for digit in "0123456789")
 _COUNTED = r"0?12345(?:6(?:7(?:8(?:90?)?)?)?)?|0?9876(?:5(?:4(?:3(?:2(?:10?)?)?)?)?)?|0123456789"
 _COUNTED_RE, _SAME_RE = re.compile(_COUNTED), re.compile(_SAME)
 _JUNK_RE = re.compile(rf"\d{{0,4}}?(?:{_COUNTED}|" + "|".join(f"{digit}{{6,}}" for digit in "0123456789") + ")")
-_WORDS = frozenset(
-    [
-        "none",
-        "na",
-        "nan",
-        "nil",
-        "null",
-        "unknown",
-        "undefined",
-        "notprovided",
-        "notavailable",
-        "nophone",
-        "nonumber",
-        "no",
-        "tbd",
-        "x",
-        "xx",
-        "xxx",
-        "keine",
-        "ka",
-        "ninguno",
-        "test",
-    ]
-)
+_WORDS = words("none na nan nil null unknown undefined notprovided notavailable nophone nonumber no tbd x xx xxx keine ka ninguno test")
 
 _SPELLING = r"^[ (]*\+?[0-9 ().\-/]{5,40}$"
-_LABEL = re.compile(r"(?:tel(?:e(?:phone|fon))?|phone|ph|mob(?:ile|il)?|cell|handy|office|work|home|fon)\b[.:\s]*", re.IGNORECASE)
+_KIND = r"(?:tel(?:e(?:phone|fon))?|phone|ph|mob(?:ile|il)?|cell|handy|office|work|home|fon)"
+_LABEL = re.compile(rf"^{_KIND}\b[.:\s]*|\s*\({_KIND}\.?\)$", re.IGNORECASE)
 _EXTENSION = re.compile(
-    r"(?:;ext=|,?\s*\(?\s*(?:ext(?:ensi[oó]n)?|e?xtn?|anexo|int|доб(?:авочный)?|x|＃|#|~|durchwahl|poste)[.:\s]*)\d{1,9}\s*[#)]?\s*$",
+    r"(?:;ext=|,?\s*\(?\s*(?:ext(?:ensi[oó]n)?|e?xtn?|anexo|int|доб(?:авочный)?|x|#|~|durchwahl|poste)[.:\s]*)\d{1,9}\s*[#)]?\s*$",
     re.IGNORECASE,
 )
 _ZEROS = re.compile(r"[^\d+]*00(?=[\s().\-/]*[1-9])")
@@ -92,7 +71,7 @@ def judge(piece: str, region: str | None) -> Judged | None:
     text = visible(piece).replace("\u200c", "").replace("\u200d", "").strip()
     if not text:
         return None
-    text = _LABEL.sub("", text, count=1) if _LABEL.match(text) else text
+    text = _LABEL.sub("", text)
     typed = "".join(str(int(c)) for c in text if c.isdecimal())
     if not typed:
         return None, PLACEHOLDER if re.sub(r"[\W_]", "", text).lower() in _WORDS | {""} else INVALID
@@ -200,7 +179,7 @@ def _second_plan(code: str) -> tuple[_Plan, str] | None:
     if code != "1":
         return None
     first, plan = _plan("US"), _plan("CA")
-    if first is None or plan is None or (plan.general, plan.leading) != (first.general, None):
+    if first is None or plan is None or (plan.general.pattern, plan.leading) != (first.general.pattern, None):
         return None
     regions = pn.COUNTRY_CODE_TO_REGION_CODE[1]
     before = [known.leading for region in regions[: regions.index("CA")] if (known := _plan(region)) is not None and known.leading]
