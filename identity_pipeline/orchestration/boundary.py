@@ -71,11 +71,13 @@ def resolved(connector: Connector, url: str) -> Connector:
     Raises:
         ConfigurationError: there is no such credential, or no key opens it.
     """
-    from identity_pipeline.store import credentials  # noqa: PLC0415 - loads the crypto library only where a credential is named
-
-    found = {
-        name: credentials.reveal(url, value.removeprefix(CREDENTIAL))
+    named = {
+        name: value.removeprefix(CREDENTIAL)
         for name in type(connector).model_fields
         if isinstance(value := getattr(connector, name), str) and value.startswith(CREDENTIAL)
     }
-    return connector.model_copy(update=found) if found else connector
+    if not named:
+        return connector
+    from identity_pipeline.store import credentials  # noqa: PLC0415 - loads the crypto library only where a credential is named
+
+    return connector.model_copy(update={name: credentials.reveal(url, credential) for name, credential in named.items()})

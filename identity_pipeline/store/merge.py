@@ -129,10 +129,6 @@ class _Merger:
         connection.execute('create temp table probe (n int, external_id text collate "C", hash bytea) on commit drop')
         connection.execute("create temp table staging (like identity.records) on commit drop")
         connection.execute("alter table staging alter first_seen_at drop not null, alter changed_at drop not null")
-        # The probe reads one index entry a key. Without statistics of the temporary table the planner
-        # would read the whole target instead, once for each batch.
-        for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan"):
-            connection.execute(sql.SQL("set local {} = off").format(sql.Identifier(setting)))
 
     def merge(self, batch: pa.Table) -> None:
         counts = self.counts
@@ -210,7 +206,11 @@ class _Merger:
         return batch.filter(pc.invert(bad))
 
     def _probe(self, ids: pa.Array, hashes: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
-        """Positions of new records, of changed ones, and the stored cursor texts of the changed."""
+        """Positions of new records, of changed ones, and the stored cursor texts of the changed.
+
+        Written as a lateral join, which reads one index entry a key whatever the statistics say: a
+        temporary table has none, and a target that was just filled has old ones.
+        """
         self.connection.execute("truncate pg_temp.probe")
         numbers = pa.array(range(len(ids)), pa.int32())
         self._copy("pg_temp.probe", pa.table({"n": numbers, "id": ids, "hash": pc.binary_join_element_wise("\\x", hashes, "")}))
@@ -222,7 +222,10 @@ class _Merger:
             select p.n, r.external_id is null,
                    case when r.load_id = %(load)s or not %(full)s then r.raw ->> %(cursor)s end
             from pg_temp.probe p
-            left join identity.records r on r.source_name = %(source)s and r.external_id = p.external_id
+            left join lateral (
+                select external_id, record_hash, load_id, raw from identity.records
+                where source_name = %(source)s and external_id = p.external_id offset 0
+            ) r on true
             where r.record_hash is distinct from p.hash order by p.n
             """,
             {
