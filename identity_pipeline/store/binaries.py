@@ -95,10 +95,9 @@ def _run(command: list[str | Path], account: Account, timeout: float, text: str 
     # Our own environment holds keys and tokens: the server, a process of another account, gets none of it.
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     try:
-        # A session of its own: Ctrl-C in our terminal must not reach the server.
         return subprocess.run(  # noqa: S603 - PostgreSQL's own programs, no shell
             command, cwd="/", env=environment, input=text, capture_output=True, encoding="utf-8", errors="replace",
-            timeout=max(timeout, 1), start_new_session=True, check=False, **account.options,
+            timeout=max(timeout, 1), check=False, **account.options,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise TargetUnavailable(

@@ -48,6 +48,7 @@ LOG_BYTES = 10_000_000
 Progress = Callable[[str], None]
 
 _DRAFT = "data.new-"
+_PROC = Path("/proc")
 _SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
@@ -223,7 +224,6 @@ def _make_home(home: Path) -> bool:
                 f"IDENTITY_HOME {home} is not a folder: set IDENTITY_HOME to a folder that the pipeline may write to"
             ) from None
         return False
-    home.chmod(0o700)
     return True
 
 
@@ -419,8 +419,6 @@ def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progr
     line = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
     while True:
         _clear(cluster)
-        if not _free(cluster.port):
-            raise _PortTaken
         before = cluster.log.stat().st_size if cluster.log.exists() else 0
         wait = max(int(deadline - time.monotonic()), 1)
         begun = programs.run("pg_ctl", "start", "-D", cluster.data, "-l", cluster.log, "-o", line, "-w", "-t", str(wait), timeout=wait + 10)
@@ -468,7 +466,7 @@ def _stop(cluster: _Cluster, programs: binaries.Programs, deadline: float) -> No
 def _accepts(cluster: _Cluster) -> bool:
     if not _postmaster(cluster):
         return False
-    address = make_conninfo(host=HOST, port=cluster.port, user=USER, dbname=DATABASE, connect_timeout=5)
+    address = make_conninfo(host=HOST, port=cluster.port, user=USER, dbname=DATABASE, connect_timeout=2)
     return pq.PGconn.ping(address.encode()) == pq.Ping.OK
 
 
@@ -491,7 +489,7 @@ def _postmaster(cluster: _Cluster) -> bool:
     pid = _pid(cluster)
     if pid is None:
         return False
-    if Path("/proc/self").exists():
+    if _PROC.exists():
         return _belongs(cluster, pid)
     try:
         os.kill(pid, 0)
@@ -505,7 +503,7 @@ def _postmaster(cluster: _Cluster) -> bool:
 def _belongs(cluster: _Cluster, pid: int) -> bool:
     """True for a living process of this cluster, told by its command line (a dead one that nobody buried has none)."""
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        line = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
         return False
     program = line.partition(b"\0")[0]
@@ -520,10 +518,10 @@ def _clear(cluster: _Cluster) -> None:
     PostgreSQL refuses to start beside either. Where there is no /proc to prove that nothing lives,
     all is left to PostgreSQL's own judgement.
     """
-    if _pid(cluster) is None or _postmaster(cluster) or not Path("/proc/self").exists():
+    if _pid(cluster) is None or _postmaster(cluster) or not _PROC.exists():
         return
     ends = time.monotonic() + PATIENCE
-    while orphans := [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _belongs(cluster, int(p.name))]:
+    while orphans := [int(p.name) for p in _PROC.iterdir() if p.name.isdigit() and _belongs(cluster, int(p.name))]:
         late = ends - time.monotonic() < PATIENCE / 2
         for orphan in orphans:
             try:

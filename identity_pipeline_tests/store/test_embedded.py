@@ -171,6 +171,14 @@ def test_a_dead_process_that_nobody_buried_does_not_block_the_start(home: Path):
     dead.wait()
 
 
+def test_without_proc_the_old_process_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch):
+    url = embedded.start(home)
+    monkeypatch.setattr(embedded, "_PROC", Path("/nonexistent"))
+    os.kill(postmaster(home), signal.SIGKILL)
+    assert embedded.start(home) == url
+    assert ask(url, "select 1") == [(1,)]
+
+
 def test_a_foreign_process_with_the_old_number_is_left_alone(home: Path):
     pid_file = _cluster(home).data / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
@@ -246,12 +254,10 @@ def test_a_start_killed_while_initialising_is_made_good(place: Path):
             time.sleep(0.01)
         process.kill()
     assert embedded.url(home) is None
+    left = home / "postgres" / "data.new-0"
+    left.mkdir()
     assert ask(embedded.start(home), "select 1") == [(1,)]
-    until = time.monotonic() + 10
-    while list((home / "postgres").glob("data.new-*")) and time.monotonic() < until:
-        time.sleep(0.2)  # the orphaned initdb gives up
-        embedded._sweep(_cluster(home))
-    assert sorted(path.name for path in (home / "postgres").iterdir()) == ["data", "server.log"]
+    assert not left.exists()
 
 
 def test_a_start_waits_no_longer_than_asked_for_another(home: Path):
@@ -390,8 +396,11 @@ def test_root_and_ordinary_users_both_run_it_and_the_server_is_never_root(home: 
         with pytest.raises(AssertionError):
             _as_nobody(lambda: embedded.start(home))  # root's home is not theirs
         embedded.stop(theirs)
+        clusters.remove(theirs)
+        theirs.mkdir()
+        os.chown(theirs, NOBODY, NOBODY)
         embedded.start(theirs)
-        assert _as_nobody(lambda: embedded.stop(theirs)) is True  # root's start has not taken it from them
+        assert _as_nobody(lambda: embedded.stop(theirs)) is True  # a first start by root has not taken it from them
 
 
 def test_private_folders_stay_private(place: Path, monkeypatch: pytest.MonkeyPatch):
@@ -411,5 +420,10 @@ def test_private_folders_stay_private(place: Path, monkeypatch: pytest.MonkeyPat
         assert embedded.start(home) == url
         assert _cluster(home).folder.is_relative_to(place / "system" if os.geteuid() == 0 else home)
         assert stat.S_IMODE(private.stat().st_mode) == stat.S_IMODE(home.stat().st_mode) == 0o700
+        moved = home.rename(private / "moved")
+        assert embedded.start(home) != url  # a new home in the old place has a database of its own
+        assert embedded.start(moved) == url
+        assert ask(url, "select 1") == [(1,)]
     finally:
+        clusters.remove(private / "moved")
         clusters.remove(home)
