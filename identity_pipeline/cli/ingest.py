@@ -1,0 +1,101 @@
+"""`identity-pipeline ingest`: launch loads through the queue, follow them, end with the balance."""
+
+import sys
+from typing import Any
+
+import click
+
+from identity_pipeline.cli import services
+
+BALANCE = ("records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered", "deleted")
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="NAME...")
+@click.option("--all", "everything", is_flag=True, help="Every declared source.")
+@click.option("--full", is_flag=True, help="Full refresh: read everything, mark as deleted what the source no longer has.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many records of each source; the mark stays where it is.")
+@click.option("--cursor-after", metavar="VALUE", help="Read from this cursor value on, instead of from the mark.")
+@click.option("--no-wait", is_flag=True, help="Print the run ids and return.")
+@click.option("--json", "as_json", is_flag=True, help="End with the loads as JSON on standard output.")
+def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: bool, **choices: Any) -> None:
+    """Load sources now, through Dagster's queue.
+
+    Starts the embedded database and a daemon if none is running. Exit status: 0 done, 1 somebody
+    must act, 3 try again later.
+    """
+    if bool(names) == everything:
+        raise click.UsageError("name the sources, or say --all")
+    services.database(_say)
+    folder = services.project()
+
+    import dagster as dg  # noqa: PLC0415 - half a second, only for the commands that launch
+
+    from identity_pipeline.core import settings  # noqa: PLC0415
+    from identity_pipeline.orchestration import launch, sources  # noqa: PLC0415
+
+    declared = sources.load(settings.sources_folder())
+    wanted = list(declared.sources) if everything else [declared.source(name).name for name in dict.fromkeys(names)]
+    if everything:
+        for problem in declared.problems:
+            _say(f"not loaded: {problem}")
+    config = {
+        "full_refresh": choices["full"],
+        "limit": choices["limit"],
+        "cursor_after": choices["cursor_after"],
+    }
+    with dg.DagsterInstance.get() as instance:
+        if no_wait:
+            for name, run_id in launch.launch(instance, folder / "workspace.yaml", wanted, config).items():
+                click.echo(f"{name} {run_id}")
+            if not services.daemon_alive():
+                _say("no daemon is running: the runs wait in the queue until one is (make dev)")
+            return
+        with services.daemon(_say):
+            runs = launch.launch(instance, folder / "workspace.yaml", wanted, config)
+            for name, run_id in runs.items():
+                _say(f"{name}: run {run_id}")
+            ended = _follow(launch, instance, runs)
+    sys.exit(_finish(ended, as_json=as_json, broken=everything and bool(declared.problems)))
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
+
+
+def _follow(launch: Any, instance: Any, runs: dict[str, str]) -> list[Any]:
+    """Follow the runs: a table that moves on a terminal, a line for each message elsewhere."""
+    if not sys.stderr.isatty():
+        return launch.follow(instance, runs, say=lambda name, message: _say(f"{name}: {message}"))
+
+    from rich.console import Console  # noqa: PLC0415 - only on a terminal
+    from rich.live import Live  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+
+        def show(followed: list[Any]) -> None:
+            table = Table("source", "status", "last message", box=None)
+            for one in followed:
+                table.add_row(one.source_name, one.status.lower(), one.error or one.message)
+            live.update(table)
+
+        return launch.follow(instance, runs, say=lambda _name, _message: None, every=show)
+
+
+def _finish(ended: list[Any], *, as_json: bool, broken: bool) -> int:
+    from identity_pipeline.cli.output import show  # noqa: PLC0415
+    from identity_pipeline.store import listing  # noqa: PLC0415
+    from identity_pipeline.store.location import database_url  # noqa: PLC0415
+
+    url = database_url()
+    lines = [line for one in ended for line in listing.loads(url, run_id=one.run_id)]
+    columns = ("source_name", "load_id", "run_id", "status", *BALANCE, "cursor_before", "cursor_after")
+    show(lines, columns if as_json else tuple(c for c in columns if c not in {"run_id", "cursor_before"}), as_json=as_json)
+    for one in ended:
+        if one.error:
+            _say(f"{one.source_name}: {one.error}")
+    failed = [one for one in ended if one.error]
+    if any(not one.retryable for one in failed) or broken:
+        return 1
+    return 3 if failed else 0

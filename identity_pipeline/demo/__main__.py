@@ -1,0 +1,114 @@
+"""`python -m identity_pipeline.demo`: load the three bundled sources once; with `dev`: keep everything up, with the UI."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import click
+
+from identity_pipeline.cli import services
+from identity_pipeline.core import settings
+from identity_pipeline.core.errors import PipelineError, TryLater
+from identity_pipeline.demo.world import world
+
+SOURCES = ("demo_newsletter", "demo_shop", "demo_hubspot")
+
+
+def _say(message: str) -> None:
+    click.echo(f"· {message}")
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def demo(context: click.Context) -> None:
+    """Load the three bundled sources through Dagster's daemon, queue and `dagster job launch`; print what came of it."""
+    if context.invoked_subcommand is None:
+        sys.exit(_guarded(_load))
+
+
+@demo.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the UI, on 127.0.0.1.")
+def dev(port: int) -> None:
+    """The same services, and Dagster's UI and daemon in the foreground."""
+    sys.exit(_guarded(lambda: _dev(port)))
+
+
+def _guarded(work):  # noqa: ANN001, ANN202 - a call without arguments that returns an exit status
+    try:
+        return work()
+    except PipelineError as error:
+        click.echo(str(error), err=True)
+        return error.exit_status
+
+
+def _dev(port: int) -> int:
+    url = services.database(_say)
+    folder = services.project()
+    with world(url) as environment:
+        os.environ.update(environment)
+        _say(f"open http://127.0.0.1:{port}/assets and press Materialize; Ctrl-C ends")
+        command = [sys.executable, "-m", "dagster", "dev", "-w", str(folder / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
+        try:
+            return subprocess.run(command, cwd=folder, check=False).returncode  # noqa: S603 - our own interpreter
+        except KeyboardInterrupt:
+            return 0
+
+
+def _load() -> int:
+    started = time.monotonic()
+    os.environ["IDENTITY_SOURCES"] = str(settings.PACKAGE / "sources")
+    url = services.database(_say)
+    folder = services.project()
+    with world(url) as environment:
+        os.environ.update(environment)
+        with services.daemon(_say):
+            ended = _launched(folder)
+    _show(url, ended.run_id)
+    if ended.error:
+        raise TryLater(f"the demo's run ended as {ended.status}: {ended.error}")
+    click.echo(
+        f'\nDone in {time.monotonic() - started:.0f} s. The identity database stays up: psql "$(.venv/bin/identity-pipeline db url)"\n'
+        "  the UI with these three assets:   make dev, then http://127.0.0.1:3000/assets\n"
+        "  what was quarantined and why:     .venv/bin/identity-pipeline quarantine list\n"
+        "  a source of your own:             .venv/bin/identity-pipeline sources new csv_url my_contacts\n"
+        "  stop the database:                .venv/bin/identity-pipeline db stop"
+    )
+    return 0
+
+
+def _launched(folder: Path):  # noqa: ANN202 - launch.Followed, imported late
+    import dagster as dg  # noqa: PLC0415 - after the environment is set
+
+    from identity_pipeline.orchestration import launch  # noqa: PLC0415
+
+    run_id = str(uuid.uuid4())
+    command = ["job", "launch", "-w", "workspace.yaml", "-j", "ingest", "-o", ",".join(SOURCES), "--run-id", run_id]
+    _say(f"dagster {' '.join(command)}")
+    launched = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-m", "dagster", *command], cwd=folder, capture_output=True, text=True, check=False
+    )
+    if launched.returncode:
+        raise TryLater(f"dagster job launch ended with {launched.returncode}:\n{launched.stderr[-2000:]}")
+    with dg.DagsterInstance.get() as instance:
+        return launch.follow(instance, {"ingest": run_id}, say=lambda _, message: _say(message))[0]
+
+
+def _show(url: str, run_id: str) -> None:
+    from identity_pipeline.cli.ingest import BALANCE  # noqa: PLC0415
+    from identity_pipeline.cli.output import show  # noqa: PLC0415
+    from identity_pipeline.store import listing  # noqa: PLC0415
+
+    click.echo("\nThe balance of each load: records_read is the sum of the six after it")
+    show(listing.loads(url, run_id=run_id), ("source_name", "status", *BALANCE, "cursor_after"))
+    click.echo("\nThe first rows of identity.records")
+    show(
+        listing.first_records(url, SOURCES, 3),
+        ("source_name", "external_id", "email", "email_verdict", "phone", "full_name", "city", "country"),
+    )
+
+
+if __name__ == "__main__":
+    demo()
