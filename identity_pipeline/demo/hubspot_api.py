@@ -104,7 +104,7 @@ class HubSpotAPI:
         after = _whole(query.get("after") or "0", "after", 0)
         archived = query.get("archived", "false") == "true"
         found = [c for c in self._by_id() if c["archived"] == archived and int(c["id"]) >= after]
-        page = {"results": _shown(found[:limit], query.get("properties", "").split(","))}
+        page: dict[str, Any] = {"results": _shown(found[:limit], query.get("properties", "").split(","))}
         if len(found) > limit:
             following = str(int(found[limit - 1]["id"]) + 1)
             page["paging"] = {"next": {"after": following, "link": f"{self.url}/crm/objects/contacts?after={following}"}}
@@ -123,7 +123,7 @@ class HubSpotAPI:
         if sorts:
             name = sorts[0]["propertyName"]
             found.sort(key=lambda c: _number(name, c["properties"].get(name)) or 0, reverse=sorts[0].get("direction") == "DESCENDING")
-        page = {"total": len(found), "results": _shown(found[after : after + limit], body.get("properties", []))}
+        page: dict[str, Any] = {"total": len(found), "results": _shown(found[after : after + limit], body.get("properties", []))}
         if len(found) > after + limit:
             page["paging"] = {"next": {"after": str(after + limit)}}
         return page

@@ -126,8 +126,9 @@ def _json(body: bytes) -> Any:
 
 
 def _redirected(answer: Answer, url: str) -> str:
-    target = urljoin(url, answer.headers.get("Location", "").strip())
+    target = answer.headers.get("Location", "").strip()
     try:
+        target = urljoin(url, target)
         inside = same_origin(target, url)
     except ValueError:
         inside = False
@@ -153,16 +154,17 @@ def _broken(error: Exception, tried: str) -> Exception:
             f"{tried}: the certificate of the host is not accepted (expired, self-signed or of another name): "
             "check base_url, or name the bundle of your own authority in SSL_CERT_FILE"
         )
-    if holds(urllib3.exceptions.IncompleteRead, urllib3.exceptions.InvalidChunkLength):
+    # urllib3's own error comes from reading the body; before that, requests wraps it
+    if isinstance(error, urllib3.exceptions.ProtocolError) and not holds(ConnectionError):
         return ExchangeError(TruncatedBody(f"{tried}: the body broke off"), "broke off in the middle of a page")
     if isinstance(error, TimeoutError):
         why = str(error)
     elif holds(urllib3.exceptions.NameResolutionError):
         why = "the name of the host does not resolve, check base_url"
-    elif holds(TimeoutError, urllib3.exceptions.TimeoutError):
-        why = "no answer in time"
     elif holds(ConnectionRefusedError):
         why = "the connection was refused"
+    elif holds(TimeoutError, urllib3.exceptions.TimeoutError):
+        why = "no answer in time"
     elif holds(OSError, urllib3.exceptions.ProtocolError):
         why = "the connection was lost"
     else:

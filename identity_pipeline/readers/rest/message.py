@@ -69,7 +69,8 @@ class Answer:
                     return node[whole]
                 node = node.get(names.pop(0))
             elif isinstance(node, list):
-                at = int(names.pop(0))
+                name = names.pop(0)
+                at = int(name) if name.lstrip("-").isdigit() else len(node)
                 node = node[at] if -len(node) <= at < len(node) else None
             else:
                 return None

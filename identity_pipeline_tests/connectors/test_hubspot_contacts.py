@@ -1,0 +1,182 @@
+"""What is odd about HubSpot: its search ceiling, wide records, archived and merged contacts, limits and scopes."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pandas as pd
+import pytest
+
+from identity_pipeline.connectors.hubspot_contacts import HubSpotContacts
+from identity_pipeline.core.cursor import CursorFilter
+from identity_pipeline.core.errors import ContractBroken, PermissionDenied, RateLimited
+from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.demo.hubspot_api import HubSpotAPI, contact, serve
+from identity_pipeline.demo.hubspot_contacts import demo_contacts
+from identity_pipeline_tests.servers.faults import FaultProxy, status
+
+TOKEN = "pat-eu1-demo-token"
+MS = "2026-04-13T08:00:00.123Z"
+
+
+@pytest.fixture(autouse=True)
+def _loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
+
+
+@pytest.fixture
+def hubspot() -> Iterator[HubSpotAPI]:
+    """An empty portal."""
+    with serve([], TOKEN) as api:
+        yield api
+
+
+def read(url: str, cursor_column: str | None = None, lower: str | None = None, **options) -> pd.DataFrame:
+    """All batches of one load, cut at the window as a load does it."""
+    kind = HubSpotContacts.cursor_columns[cursor_column].type if cursor_column else None
+    window = Window(cursor_column, kind, lower, meter=Meter(sleep=lambda _: None), **options)
+    batches = HubSpotContacts(access_token=TOKEN, base_url=url).read(window)
+    cut = CursorFilter(window)
+    found = [cut.apply(batch) for batch in batches]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame({"id": []})
+
+
+def asked(api: HubSpotAPI, end: str) -> list[dict]:
+    return [sent for _, path, sent in api.requests if path.endswith(end)]
+
+
+def test_a_bulk_edit_of_more_contacts_than_search_serves_is_read_to_the_end(hubspot):
+    hubspot.contacts += [contact(95_000 + i, MS) for i in range(10_500)]  # ids grow from five to six digits
+    found = read(hubspot.url, "lastmodifieddate", MS)
+    assert found["id"].tolist() == [str(95_000 + i) for i in range(10_500)]
+
+
+def test_contacts_that_leave_the_result_meanwhile_hide_no_other(hubspot):
+    hubspot.contacts += [contact(i, MS) for i in range(1, 1001)]
+    window = Window("lastmodifieddate", "timestamp", MS, meter=Meter(sleep=lambda _: None))
+    ids: list[str] = []
+    for page in HubSpotContacts(access_token=TOKEN, base_url=hubspot.url)._pages(window):
+        ids += [record["id"] for record in page]
+        del hubspot.contacts[:50]  # read already; with pages by offset fifty unread ones would move up into their place
+    assert ids == [str(i) for i in range(1, 1001)]
+
+
+def test_ids_out_of_order_are_an_error(hubspot):
+    hubspot.contacts += [contact(1, MS), contact(2, MS)]
+    results = {"results": [contact(10, MS), contact(9, MS)], "total": 2}
+    with FaultProxy(hubspot.url) as proxy, pytest.raises(ContractBroken, match="order"):
+        read(proxy.plan([None, status(200, results)]).url, "lastmodifieddate", MS)
+
+
+def test_the_bound_is_inclusive_and_sent_as_milliseconds_rounded_down(hubspot):
+    hubspot.contacts += [contact(1, "2026-04-13T08:00:00.122Z"), contact(2, MS)]
+    assert read(hubspot.url, "lastmodifieddate", "2026-04-13T08:00:00.123Z")["id"].tolist() == ["2"]
+    read(hubspot.url, "lastmodifieddate", "2026-04-13T08:00:00.123999Z")
+    first = asked(hubspot, "/search")[-1]["filterGroups"][0]["filters"][0]
+    assert first == {"propertyName": "lastmodifieddate", "operator": "GTE", "value": "1776067200123"}
+
+
+@pytest.mark.parametrize(("column", "lower"), [("createdate", "2026-02-01T00:00:00Z"), ("hs_object_id", "2")])
+def test_the_other_cursors_are_asked_of_the_source_too(hubspot, column, lower):
+    hubspot.contacts += [contact(1, MS, createdate="2026-01-01T00:00:00Z"), contact(2, MS, createdate="2026-03-01T00:00:00Z")]
+    found = read(hubspot.url, column, lower)
+    assert found["id"].tolist() == ["2"]
+    assert asked(hubspot, "/search")[0]["filterGroups"][0]["filters"][0]["propertyName"] == column
+
+
+def test_a_full_read_lists_and_never_searches(hubspot):
+    hubspot.contacts += demo_contacts(250)
+    found = read(hubspot.url)
+    assert sorted(map(int, found["id"])) == [1001 + i for i in range(250)]
+    assert not asked(hubspot, "/search")
+    assert {sent["limit"] for sent in asked(hubspot, "/contacts") if "limit" in sent} == {"100"}
+
+
+def test_every_property_is_read_also_when_their_names_fill_several_addresses(hubspot):
+    wide = {f"custom_property_with_a_long_name_{i:04}": str(i) for i in range(1000)}
+    hubspot.contacts += [contact(1, MS, email="a@nordwind-demo.com", **wide), contact(2, MS, jobtitle="CTO")]
+    for found in (read(hubspot.url), read(hubspot.url, "lastmodifieddate", MS)):
+        assert found.loc[0, list(wide)].to_dict() == wide
+        assert found.loc[1, "jobtitle"] == "CTO"
+        assert found.loc[1, list(wide)].isna().all()
+    assert len(asked(hubspot, "/contacts")) > 6
+
+
+def test_a_property_named_like_a_field_of_the_contact_hides_neither(hubspot):
+    hubspot.contacts += [contact(7, MS, archived="no", id="mine")]
+    row = read(hubspot.url).loc[0]
+    assert (row["id"], row["archived"], row["properties.id"], row["properties.archived"]) == ("7", "false", "mine", "no")
+
+
+def test_a_contact_archived_since_is_seen_by_an_incremental_read(hubspot):
+    hubspot.contacts += [
+        contact(1, "2019-12-07T16:50:06.678Z", archived_at="2026-04-20T10:00:00.000Z", email="gone@nordwind-demo.com"),
+        contact(2, "2019-12-07T16:50:06.678Z", archived_at="2026-04-01T10:00:00.000Z"),
+    ]
+    found = read(hubspot.url, "lastmodifieddate", MS)
+    assert found["id"].tolist() == ["1"]
+    row = found.loc[0]
+    assert (row["archived"], row["archivedAt"], row["updatedAt"]) == ("true", "2026-04-20T10:00:00.000Z", "2019-12-07T16:50:06.678Z")
+    assert HubSpotContacts.field_map.deleted_at == ("archivedAt",)
+
+
+def test_a_merge_names_the_contacts_it_took_in(hubspot):
+    hubspot.contacts += [contact(601, MS, hs_merged_object_ids="455;460")]
+    found = read(hubspot.url, "lastmodifieddate", MS)
+    assert found.loc[0, HubSpotContacts.field_map.absorbed[0]] == "455;460"
+
+
+def test_a_used_up_daily_limit_ends_at_once_and_a_second_is_waited_out(hubspot):
+    naps: list[float] = []
+    window = Window(meter=Meter(sleep=naps.append))
+    with FaultProxy(hubspot.url) as proxy:
+        connector = HubSpotContacts(access_token=TOKEN, base_url=proxy.url)
+        proxy.plan([status(429, {"status": "error", "errorType": "RATE_LIMIT", "policyName": "SECONDLY", "message": "slow"})])
+        list(connector.read(window))
+        assert 10 in naps
+        proxy.plan([status(429, {"status": "error", "errorType": "RATE_LIMIT", "policyName": "DAILY", "message": "used up"})])
+        with pytest.raises(RateLimited, match=r"429 DAILY .*midnight"):
+            list(connector.read(window))
+    assert max(naps) == 10
+
+
+def test_the_missing_scope_is_named():
+    with serve([contact(1, MS)], TOKEN, scopes=("crm.schemas.contacts.read",)) as api, pytest.raises(PermissionDenied) as caught:
+        read(api.url)
+    assert "403 MISSING_SCOPES (crm.objects.contacts.read): grant these scopes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("token", "scopes", "failed"),
+    [("wrong", ("crm.objects.contacts.read",), "authenticate"), (TOKEN, ("crm.schemas.contacts.read",), "permission"), (TOKEN, None, "")],
+)
+def test_the_connection_test_tells_a_wrong_token_from_a_missing_scope(token, scopes, failed):
+    with serve([contact(1, MS)], TOKEN, **({"scopes": scopes} if scopes else {})) as api:
+        steps = list(HubSpotContacts(access_token=token, base_url=api.url).check())
+    assert [step.name for step in steps if not step.ok] == ([failed] if failed else [])
+    assert TOKEN not in str(steps)
+
+
+def test_the_source_clock_bounds_the_mark(hubspot):
+    hubspot.contacts += [contact(1, MS), contact(2, "2999-01-01T00:00:00.000Z")]
+    window = Window("lastmodifieddate", "timestamp", None, meter=Meter(sleep=lambda _: None))
+    cut = CursorFilter(window)
+    ids = [i for batch in HubSpotContacts(access_token=TOKEN, base_url=hubspot.url).read(window) for i in cut.apply(batch)["id"]]
+    assert ids == ["1", "2"]
+    assert cut.mark == "2026-04-13T08:00:00.123000Z"
+    assert window.meter.source_time is not None
+    assert window.meter.source_time <= datetime.now(UTC)
+
+
+def test_no_more_is_asked_for_than_wanted(hubspot):
+    hubspot.contacts += demo_contacts(250)
+    read(hubspot.url, limit=20)
+    assert len(asked(hubspot, "/contacts")) == 2  # the properties and one page
+
+
+def test_the_demo_contacts_are_the_same_each_time_and_hold_the_odd_ones():
+    contacts = demo_contacts(250)
+    assert contacts == demo_contacts(250)
+    assert len({each["id"] for each in contacts}) == 250
+    assert 0 < sum(each["archived"] for each in contacts) < 20
+    assert any(each["properties"].get("hs_merged_object_ids") for each in contacts)
+    assert any(each["properties"]["email"] is None and each["properties"]["phone"] for each in contacts)

@@ -1,0 +1,627 @@
+"""Reading HTTP APIs: no page is lost or halved, no wait or body is without end, no secret is shown."""
+
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+import trustme
+
+from identity_pipeline.core.errors import (
+    ConfigurationError,
+    ContractBroken,
+    CredentialError,
+    LimitExceeded,
+    PermissionDenied,
+    PipelineError,
+    RateLimited,
+    SourceRejected,
+    SourceUnavailable,
+    TruncatedBody,
+)
+from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.readers import rest
+from identity_pipeline_tests.servers import faults
+from identity_pipeline_tests.servers.faults import Fault, FaultProxy, status
+
+SECRET = "pat-eu1-canary-7f3a9c2e"
+NOBODY = "http://127.0.0.1:1"
+PAGE = {"results": [{"id": "1"}]}
+
+
+@pytest.fixture(autouse=True)
+def _loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "127.0.0.1,localhost")
+
+
+@pytest.fixture
+def upstream() -> Iterator[FaultProxy]:
+    """A server that answers one page to whatever is asked."""
+    with FaultProxy(NOBODY) as server:
+        server.plan([status(200, PAGE)] * 50)
+        yield server
+
+
+@pytest.fixture
+def proxy(upstream: FaultProxy) -> Iterator[FaultProxy]:
+    """A proxy before it whose plan a test fills."""
+    with FaultProxy(upstream.url) as server:
+        yield server
+
+
+@pytest.fixture
+def naps() -> list[float]:
+    """How long the client slept, without sleeping."""
+    return []
+
+
+def client(server: FaultProxy | str, naps: list[float], **options: Any) -> rest.Client:
+    url = server if isinstance(server, str) else server.url
+    given: dict[str, Any] = {"auth": rest.BearerAuth(SECRET), "random": lambda: 1.0} | options
+    meter = given.pop("meter", None) or Meter(sleep=naps.append)
+    return rest.Client(url, meter=meter, **given)
+
+
+def refusal(server: FaultProxy | str, naps: list[float], **options: Any) -> PipelineError:
+    with pytest.raises(PipelineError) as caught:
+        client(server, naps, **options).send(rest.Request("/people"))
+    assert SECRET not in str(caught.value)
+    return caught.value
+
+
+def scripted(*bodies: Any) -> FaultProxy:
+    return FaultProxy(NOBODY).plan([status(200, body) for body in bodies])
+
+
+# What an answer means
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(401, CredentialError), (403, PermissionDenied), (400, SourceRejected), (404, SourceRejected), (422, SourceRejected)],
+)
+def test_a_refusal_that_a_person_must_mend_is_not_repeated(proxy, naps, code, error):
+    proxy.plan([status(code, {"message": "no"})])
+    found = refusal(proxy, naps)
+    assert type(found) is error
+    assert f"GET {proxy.url}/people answered {code}" in str(found)
+    assert len(proxy.requests) == 1
+    assert not naps
+
+
+@pytest.mark.parametrize("code", [408, 423, 425, 429, 477, 500, 502, 503, 504, 521, 522, 523, 530])
+def test_a_passing_trouble_is_waited_out(proxy, naps, code):
+    proxy.plan([status(code), status(code)])
+    assert client(proxy, naps).send(rest.Request("/people")).body == PAGE
+    assert len(naps) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [(status(503), SourceUnavailable), (status(429), RateLimited), (faults.reset, SourceUnavailable)]
+)
+def test_the_budget_of_attempts_is_bounded(proxy, naps, fault, error):
+    proxy.plan([fault] * 100)
+    assert type(refusal(proxy, naps)) is error
+    assert len(proxy.requests) == 8
+
+
+def test_waits_double_up_to_a_minute_and_end_with_the_patience(proxy, naps):
+    proxy.plan([status(503)] * 100)
+    refusal(proxy, naps, attempts=100)
+    assert naps == [2, 4, 8, 16, 32, 60, 60, 60]
+    assert sum(naps) <= rest.PATIENCE
+
+
+def test_jitter_may_shorten_a_wait_of_our_own_but_not_one_that_was_asked_for(proxy, naps):
+    proxy.plan([status(503), status(429, Retry_After="7")])
+    client(proxy, naps, random=lambda: 0.25).send(rest.Request("/people"))
+    assert naps == [0.5, 7]
+
+
+def test_retry_after_as_a_date_counts_from_the_clock_of_the_source(proxy, naps):
+    ahead = datetime.now(UTC) + timedelta(days=3)  # a source whose clock is wrong
+    server_now, until = format_datetime(ahead, usegmt=True), format_datetime(ahead + timedelta(seconds=90), usegmt=True)
+    head = f"HTTP/1.1 429 Slow\r\nDate: {server_now}\r\nRetry-After: {until}\r\nContent-Length: 0\r\n\r\n"
+    proxy.plan([lambda exchange: exchange.raw(head.encode())])
+    client(proxy, naps).send(rest.Request("/people"))
+    assert naps == [90]
+
+
+@pytest.mark.parametrize("text", ["", "-5", "0", "soon", "nan", "inf", "1e9", "Mon, 99 Foo 2026", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_retry_after_that_says_nothing_gives_way_to_our_own_backoff(proxy, naps, text):
+    proxy.plan([status(429, Retry_After=text)])
+    client(proxy, naps).send(rest.Request("/people"))
+    assert naps == [2]
+
+
+@pytest.mark.parametrize(("text", "shown"), [("86400", "24 hours"), ("315360000", "3,650 days"), ("301", "5 minutes"), ("9" * 30, "days")])
+def test_a_wait_beyond_the_patience_ends_at_once_and_says_how_long(proxy, naps, text, shown):
+    proxy.plan([status(429, Retry_After=text)])
+    found = refusal(proxy, naps)
+    assert type(found) is RateLimited
+    assert shown in str(found)
+    assert not naps
+
+
+def test_waits_are_logged_and_metered(proxy, naps):
+    told: list[str] = []
+    meter = Meter(sleep=naps.append, log=told.append)
+    proxy.plan([status(429, Retry_After="10")])
+    client(proxy, naps, meter=meter).send(rest.Request("/people"))
+    assert told == ["waiting 10 s: 127.0.0.1 asks us to slow down"]
+    assert (meter.throttled_seconds, meter.requests) == (10, 2)
+    assert meter.bytes_read >= len(json.dumps(PAGE))
+
+
+def test_the_vendor_can_say_that_waiting_is_useless(proxy, naps):
+    errors = rest.ErrorBody(("policy",), ("message",), {"DAILY": rest.Fault(advice="come back tomorrow", wait=rest.FOREVER)})
+    proxy.plan([status(429, {"policy": "DAILY", "message": "used up"}, Retry_After="1")])
+    found = refusal(proxy, naps, explain=errors)
+    assert type(found) is RateLimited
+    assert str(found).endswith("answered 429 DAILY (used up): come back tomorrow")
+    assert not naps
+
+
+def test_a_known_code_is_a_fault_with_status_200_too(proxy, naps):
+    errors = rest.ErrorBody(("errors.0.extensions.code",), (), {"THROTTLED": rest.Fault(error=RateLimited, wait=3)})
+    proxy.plan([status(200, {"errors": [{"extensions": {"code": "THROTTLED"}}], "data": None})])
+    assert client(proxy, naps, explain=errors).send(rest.Request("/people")).body == PAGE
+    assert naps == [3]
+
+
+def test_a_gateway_that_refuses_in_html_is_no_missing_permission(proxy, naps):
+    proxy.plan([faults.html(403)])
+    assert client(proxy, naps).send(rest.Request("/people")).body == PAGE
+    proxy.plan([faults.html(403)] * 100)
+    assert type(refusal(proxy, naps)) is RateLimited
+
+
+def test_what_the_vendor_says_is_shown_short_and_without_secrets_or_persons(proxy, naps):
+    said = f"Bearer {SECRET} may not see jane.doe@nordwind-demo.com\nor +49 30 1234567 " + "x" * 900
+    proxy.plan([status(400, {"code": "BAD <b>", "message": said})])
+    text = str(refusal(proxy, naps, explain=rest.ErrorBody(("code",), ("message",))))
+    assert "may not see" in text
+    assert not any(hidden in text for hidden in (SECRET, "jane", "nordwind", "1234567", "\n", "<b>"))
+    assert len(text) < 500
+
+
+def test_a_query_is_never_shown(proxy, naps):
+    proxy.plan([status(404)])
+    with pytest.raises(SourceRejected) as caught:
+        client(proxy, naps).send(rest.Request("/people", {"email": "jane@nordwind-demo.com"}))
+    assert "jane" not in str(caught.value)
+
+
+# Whole bodies
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.short_body,
+        faults.cut_json,
+        faults.cut_json_unframed,
+        faults.cut_gzip,
+        faults.reset_in_body,
+        status(200),
+        faults.html(),
+        pytest.param(faults.open_chunks, id="open_chunks"),
+    ],
+)
+def test_a_damaged_page_is_read_again(proxy, naps, fault):
+    proxy.plan([fault])
+    assert client(proxy, naps).send(rest.Request("/people")).body == PAGE
+    assert len(proxy.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (faults.short_body, TruncatedBody),
+        (faults.cut_json, TruncatedBody),
+        (faults.cut_json_unframed, TruncatedBody),
+        (faults.cut_gzip, TruncatedBody),
+        (faults.open_chunks, TruncatedBody),
+        (status(200), TruncatedBody),
+        (faults.html(), ContractBroken),
+        (status(200, PAGE, Content_Type="text/csv"), ContractBroken),
+        (status(200, PAGE, Content_Encoding="br"), ContractBroken),
+    ],
+)
+def test_a_page_that_stays_damaged_is_an_error_and_never_zero_records(proxy, naps, fault, error):
+    proxy.plan([fault] * 100)
+    assert type(refusal(proxy, naps)) is error
+
+
+def test_every_cut_of_a_page_is_noticed(naps):
+    body = json.dumps(PAGE).encode()
+
+    def cut(at: int) -> Fault:
+        return lambda exchange: exchange.send(200, {"Content-Type": "application/json"}, body[:at])
+
+    with FaultProxy(NOBODY) as server:
+        server.plan(cut(at) for at in range(len(body)))
+        for _ in range(len(body)):
+            assert type(refusal(server, naps, attempts=1)) is TruncatedBody
+
+
+def test_a_body_that_unpacks_beyond_the_limit_ends_the_read(proxy, naps):
+    proxy.plan([faults.bomb(megabytes=3)])
+    found = refusal(proxy, naps, max_bytes=2**20)
+    assert type(found) is LimitExceeded
+    assert len(proxy.requests) == 1
+
+
+def test_a_body_of_the_limit_is_read(proxy, naps):
+    size = len(json.dumps(PAGE))
+    assert client(proxy, naps, max_bytes=size).send(rest.Request("/people")).body == PAGE
+    assert type(refusal(proxy, naps, max_bytes=size - 1)) is LimitExceeded
+
+
+def test_an_unreadable_body_does_not_hide_a_refusal(proxy, naps):
+    proxy.plan([faults.html(404)])
+    assert type(refusal(proxy, naps)) is SourceRejected
+
+
+def test_numbers_keep_their_digits(naps):
+    with FaultProxy(NOBODY) as server:
+        body = b'{"results": [{"id": 9007199254740993, "score": 1.10}]}'
+        server.plan([lambda exchange: exchange.send(200, {"Content-Type": "application/json"}, body)])
+        assert client(server, naps).send(rest.Request("/people")).records("results") == [{"id": "9007199254740993", "score": "1.10"}]
+
+
+# Deadlines and connections
+
+
+@pytest.mark.parametrize(
+    "head", ["HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", ""]
+)
+def test_a_server_that_drips_ends_at_the_deadline(proxy, naps, head):
+    proxy.plan([faults.drip(head)])
+    started = time.monotonic()
+    found = refusal(proxy, naps, deadline=0.3, attempts=1)
+    assert type(found) is SourceUnavailable
+    assert "within 0.3 s" in str(found)
+    assert time.monotonic() - started < 2
+
+
+def test_after_a_missed_deadline_the_next_try_gets_its_own(proxy, naps):
+    proxy.plan([faults.drip()])
+    assert client(proxy, naps, deadline=0.3).send(rest.Request("/people")).body == PAGE
+
+
+def test_a_closed_port_is_unavailable(naps):
+    found = refusal(NOBODY, naps)
+    assert type(found) is SourceUnavailable
+    assert "refused" in str(found)
+
+
+def test_a_name_that_does_not_resolve_is_unavailable(naps, monkeypatch):
+    monkeypatch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "nowhere.invalid")
+    assert "does not resolve" in str(refusal("http://nowhere.invalid", naps))
+
+
+def test_a_certificate_that_is_not_trusted_is_for_the_operator_and_not_repeated(naps):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with FaultProxy(NOBODY, tls=context) as server:
+        found = refusal(server, naps)
+    assert type(found) is ConfigurationError
+    assert "certificate" in str(found)
+    assert not naps
+
+
+def test_a_private_base_url_is_refused_before_anything_is_sent(naps):
+    with pytest.raises(ConfigurationError, match="base_url"):
+        client("https://10.0.0.1", naps)
+
+
+def test_the_clock_of_the_source_is_that_of_the_first_answer(proxy, naps):
+    first = "HTTP/1.1 200 OK\r\nDate: Mon, 02 Mar 2026 10:00:00 GMT\r\nContent-Length: 2\r\n\r\n{}"
+    proxy.plan([lambda exchange: exchange.raw(first.encode())])
+    meter = Meter(sleep=naps.append)
+    asked = client(proxy, naps, meter=meter)
+    asked.send(rest.Request("/people"))
+    asked.send(rest.Request("/people"))
+    assert meter.source_time == datetime(2026, 3, 2, 10, tzinfo=UTC)
+
+
+def test_an_answer_without_a_date_takes_our_clock(proxy, naps):
+    proxy.plan([lambda exchange: exchange.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")])
+    meter = Meter(sleep=naps.append)
+    client(proxy, naps, meter=meter).send(rest.Request("/people"))
+    assert meter.source_time is not None
+    assert abs(meter.source_time - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+def test_requests_keep_the_interval(proxy, naps):
+    asked = client(proxy, naps, interval=100)
+    for _ in range(3):
+        asked.send(rest.Request("/people"))
+    assert [round(nap) for nap in naps] == [100, 200]  # nobody really slept in between
+
+
+# Redirects and links
+
+
+def test_a_redirect_on_the_same_origin_is_followed_with_the_credential(proxy, naps):
+    proxy.plan([faults.redirect("/people/")])
+    assert client(proxy, naps).send(rest.Request("/people")).body == PAGE
+    assert [path for _, path in proxy.requests] == ["/people", "/people/"]
+
+
+@pytest.mark.parametrize(
+    "to", ["http://localhost:{port}/x", "https://127.0.0.1:{port}/x", "//elsewhere.com/x", "file:///etc/passwd", "http://[", ""]
+)
+def test_a_redirect_elsewhere_is_refused_and_nothing_is_sent_there(proxy, upstream, naps, to):
+    proxy.plan([faults.redirect(to.format(port=proxy.url.rpartition(":")[2]))] * 9)
+    found = refusal(proxy, naps)
+    assert isinstance(found, ConfigurationError | ContractBroken)
+    assert not upstream.requests
+
+
+def test_redirects_end(proxy, naps):
+    proxy.plan([faults.redirect("/people")] * 50)
+    assert type(refusal(proxy, naps)) is ContractBroken
+    assert len(proxy.requests) < 10
+
+
+def test_a_post_is_not_turned_into_a_get(proxy, naps):
+    proxy.plan([faults.redirect("/people")])
+    with pytest.raises(ContractBroken, match="POST"):
+        client(proxy, naps).send(rest.Request("/people", body={}))
+    proxy.plan([faults.redirect("/there", code=307)])
+    client(proxy, naps).send(rest.Request("/people", body={"a": 1}))
+    assert proxy.requests[-1] == ("POST", "/there")
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://evil.com/p2",
+        "http://127.0.0.1:1/p2",
+        "http://user@127.0.0.1:{port}/p2",
+        "http://127.0.0.1:{port}\\@evil.com/",
+        "@evil.com/p2",
+        ".evil.com/p2",
+    ],
+)
+def test_the_next_link_stays_on_the_origin(proxy, naps, link):
+    proxy.plan([status(200, {"results": [], "next": link.format(port=proxy.url.rpartition(":")[2])})])
+    with pytest.raises(ContractBroken, match="leads away"):
+        list(client(proxy, naps).pages(rest.Request("/people"), rest.LinkPaginator("next")))
+    assert len(proxy.requests) == 1
+
+
+# Credentials
+
+
+def test_each_way_to_authenticate_sends_its_header_and_hides_its_secret():
+    ways = {
+        rest.BearerAuth(SECRET): ("Authorization", f"Bearer {SECRET}"),
+        rest.ApiKeyAuth(SECRET, "x-api-token"): ("x-api-token", SECRET),
+        rest.ApiKeyAuth(SECRET, "Authorization", "Klaviyo-API-Key "): ("Authorization", f"Klaviyo-API-Key {SECRET}"),
+        rest.BasicAuth("any", "s3cret"): ("Authorization", "Basic YW55OnMzY3JldA=="),
+        rest.TokenAuth(lambda _: SECRET): ("Authorization", f"Bearer {SECRET}"),
+    }
+    for auth, (name, value) in ways.items():
+        assert dict(auth.headers()) == {name: value}
+        assert SECRET not in repr(auth)
+        assert "s3cret" not in repr(auth)
+
+
+def test_a_pasted_line_end_is_taken_off():
+    assert rest.BearerAuth(f" {SECRET}\n").headers() == {"Authorization": f"Bearer {SECRET}"}
+
+
+@pytest.mark.parametrize("token", ["", "  ", "two\nlines", "tökén", "a b", "x\x00"])
+def test_a_credential_that_no_header_can_carry_is_refused_without_showing_it(naps, token):
+    with pytest.raises(ConfigurationError) as caught:
+        client(NOBODY, naps, auth=rest.BearerAuth(token)).send(rest.Request("/people"))
+    assert not token.strip() or token not in str(caught.value)
+
+
+def test_a_refused_token_is_renewed_once(proxy, naps):
+    asked: list[str | None] = []
+
+    def token(refused: str | None) -> str:
+        asked.append(refused)
+        return "old" if refused is None else "new"
+
+    proxy.plan([status(401)])
+    assert client(proxy, naps, auth=rest.TokenAuth(token)).send(rest.Request("/people")).body == PAGE
+    assert asked == [None, "old"]
+    proxy.plan([status(401), status(401)])
+    assert type(refusal(proxy, naps, auth=rest.TokenAuth(token))) is CredentialError
+
+
+def test_a_token_that_cannot_be_renewed_is_refused_at_once(proxy, naps):
+    proxy.plan([status(401), status(401)])
+    assert type(refusal(proxy, naps, auth=rest.TokenAuth(lambda _: "same"))) is CredentialError
+    assert len(proxy.requests) == 1
+
+
+# Pages
+
+
+def pages(server: FaultProxy, request: rest.Request, paginator: rest.Paginator) -> list[str]:
+    found = [r["id"] for answer in client(server, []).pages(request, paginator) for r in answer.records("results")]
+    server.close()
+    return found
+
+
+def asked_of(server: FaultProxy) -> list[str]:
+    return [path for _, path in server.requests]
+
+
+def test_a_token_of_the_answer_goes_into_the_query_until_there_is_none():
+    server = scripted(
+        {"results": [{"id": "1"}], "paging": {"next": {"after": "A"}}},
+        {"results": [], "paging": {"next": {"after": "B"}}},  # an empty page is not the end
+        {"results": [{"id": "2"}], "paging": {"next": {"after": ""}}},
+    )
+    request = rest.Request("/p", {"limit": 1, "archived": False})
+    assert pages(server, request, rest.CursorPaginator("paging.next.after", "query.after")) == ["1", "2"]
+    assert asked_of(server) == [f"/p?limit=1&archived=false{after}" for after in ("", "&after=A", "&after=B")]
+
+
+def test_a_token_goes_into_the_body_and_a_number_is_a_token(naps):
+    server = FaultProxy(NOBODY).plan([status(200, {"results": [], "next": 7}), status(200, {"results": [], "next": None})])
+    request = rest.Request("/p", body={"pagination": {"per_page": 5}})
+    answers = client(server, naps).pages(request, rest.CursorPaginator("next", "body.pagination.after"))
+    bodies = [answer.request.body for answer in answers]
+    server.close()
+    assert bodies == [{"pagination": {"per_page": 5}}, {"pagination": {"per_page": 5, "after": "7"}}]
+
+
+def test_the_last_id_is_a_token_and_a_flag_says_whether_there_is_more():
+    server = scripted(
+        {"results": [{"id": "a"}, {"id": "b"}], "has_more": True},
+        {"results": [{"id": "c"}], "has_more": False},
+    )
+    paginator = rest.CursorPaginator("results.-1.id", "query.starting_after", lambda page: page.flag("has_more"))
+    assert pages(server, rest.Request("/p"), paginator) == ["a", "b", "c"]
+    assert asked_of(server)[1] == "/p?starting_after=b"
+
+
+@pytest.mark.parametrize("body", [{"results": [], "has_more": True}, {"results": [{"id": "1"}]}, {"results": [], "has_more": "false"}])
+def test_more_without_a_token_and_a_missing_flag_are_no_end(body):
+    paginator = rest.CursorPaginator("results.-1.id", "query.starting_after", lambda page: page.flag("has_more"))
+    with pytest.raises(ContractBroken):
+        pages(scripted(body), rest.Request("/p"), paginator)
+
+
+def test_a_link_is_followed_as_it_stands():
+    with FaultProxy(NOBODY) as server:
+        link = f"{server.url}/p?page%5Bcursor%5D=x%2By"
+        server.plan([status(200, {"results": [{"id": "1"}], "@odata.nextLink": link}), status(200, {"results": [{"id": "2"}]})])
+        found = pages(server, rest.Request("/p", {"page[size]": 1}), rest.LinkPaginator("@odata.nextLink"))
+    assert found == ["1", "2"]
+    assert asked_of(server)[1] == "/p?page%5Bcursor%5D=x%2By"
+
+
+def test_an_offset_grows_by_what_was_read_up_to_the_total():
+    server = scripted(
+        {"results": [{"id": "1"}, {"id": "2"}], "total": 3},
+        {"results": [{"id": "3"}], "total": 3},
+    )
+    assert pages(server, rest.Request("/p", {"offset": 0}), rest.OffsetPaginator("results", "total")) == ["1", "2", "3"]
+    assert asked_of(server)[1] == "/p?offset=2"
+    with pytest.raises(ContractBroken, match="total"):
+        pages(scripted({"results": [{"id": "1"}]}), rest.Request("/p"), rest.OffsetPaginator("results", "total"))
+
+
+def keyset() -> rest.KeysetPaginator:
+    return rest.KeysetPaginator("results", "id", "body.filters.0.value", lambda page: page.at("more") is True)
+
+
+def test_a_keyset_asks_for_what_lies_above_the_last_id():
+    server = FaultProxy(NOBODY).plan(
+        [status(200, {"results": [{"id": "9"}, {"id": "10"}], "more": True}), status(200, {"results": [{"id": "11"}]})]
+    )
+    sent = [a.request.body for a in client(server, []).pages(rest.Request("/p", body={"filters": [{"value": "0"}]}), keyset())]
+    server.close()
+    assert sent == [{"filters": [{"value": "0"}]}, {"filters": [{"value": "10"}]}]
+
+
+@pytest.mark.parametrize("ids", [["10", "9"], ["1", "1"], ["x"], []])
+def test_a_keyset_refuses_ids_out_of_order(ids):
+    with pytest.raises(ContractBroken):
+        pages(
+            scripted({"results": [{"id": i} for i in ids], "more": True}), rest.Request("/p", body={"filters": [{"value": "0"}]}), keyset()
+        )
+
+
+@pytest.mark.parametrize("circle", [["A", "A"], ["A", "B", "A"]])
+def test_paging_in_a_circle_is_an_error(circle):
+    server = FaultProxy(NOBODY).plan(status(200, {"results": [], "next": token}) for token in circle * 5)
+    with pytest.raises(ContractBroken, match="circle"):
+        pages(server, rest.Request("/p"), rest.CursorPaginator("next", "query.after"))
+    assert len(server.requests) <= len(circle) + 1
+
+
+@pytest.mark.parametrize("body", [{}, {"results": None}, {"results": {"id": "1"}}, {"results": ["1"]}, [], "text"])
+def test_a_page_without_a_list_of_records_is_an_error(body):
+    with pytest.raises(ContractBroken, match="without a list of records"):
+        pages(scripted(body), rest.Request("/p"), rest.CursorPaginator("next", "query.after"))
+
+
+def test_a_fault_in_the_middle_costs_no_record_and_doubles_none(proxy, upstream, naps):
+    upstream._plan.clear()
+    upstream.plan(status(200, {"results": [{"id": str(i)}], "next": str(i + 1) if i < 5 else None}) for i in range(6))
+    proxy.plan([None, status(503), None, faults.reset, None, faults.html(), status(429, Retry_After="2"), None])
+    found = [
+        r["id"]
+        for answer in client(proxy, naps).pages(rest.Request("/p"), rest.CursorPaginator("next", "query.after"))
+        for r in answer.records("results")
+    ]
+    assert found == ["0", "1", "2", "3", "4", "5"]
+
+
+# Records
+
+
+def test_lifted_fields_keep_clear_of_the_records_own():
+    answer = rest.Answer(rest.Request("/p"), "GET /p", 200, {}, {"data": [{"id": "1", "fields": {"id": "x", "a": "b"}}, {"id": "2"}]})
+    assert answer.records("data", lift="fields") == [{"id": "1", "fields.id": "x", "a": "b"}, {"id": "2"}]
+
+
+def test_a_record_that_one_part_lacks_is_left_out_and_never_kept_half():
+    assert rest.joined([[{"id": "1", "a": "x"}, {"id": "2", "a": "y"}], [{"id": "2", "b": "z"}]]) == [{"id": "2", "a": "y", "b": "z"}]
+
+
+def test_names_are_cut_into_texts_that_fit_an_address():
+    names = [f"property_{i}" for i in range(1000)]
+    parts = list(rest.chunks(names, 500))
+    assert ",".join(parts).split(",") == names
+    assert max(len(part.replace(",", "%2C")) for part in parts) <= 500
+    assert list(rest.chunks(["n" * 900], 500)) == ["n" * 900]
+
+
+def test_the_lower_bound_is_rounded_down_never_up():
+    window = Window("m", "timestamp", "2026-03-01T00:00:00.123999Z")
+    assert rest.lower_bound(window, "ms") == "1772323200123"
+    assert rest.lower_bound(window, "s") == "1772323200"
+    assert rest.lower_bound(Window("id", "int", "42"), "ms") == "42"
+
+
+def test_pages_are_gathered_and_no_more_are_asked_for_than_wanted():
+    asked: list[int] = []
+
+    def source() -> Iterator[list[rest.Record]]:
+        for page in range(200):
+            asked.append(page)
+            yield [{"id": f"{page}-{i}"} for i in range(100)]
+
+    sizes = [len(batch) for batch in rest.batches(source(), Window())]
+    assert (sum(sizes), max(sizes)) == (20_000, 5_000)
+    asked.clear()
+    assert sum(len(batch) for batch in rest.batches(source(), Window(limit=150))) == 200
+    assert asked == [0, 1]
+
+
+# The connection test
+
+
+@pytest.mark.parametrize(
+    ("fault", "failed"),
+    [
+        (faults.reset, "reach"),
+        (faults.html(), "reach"),
+        (status(401), "authenticate"),
+        (status(403), "permission"),
+        (status(404), "sample"),
+        (None, ""),
+    ],
+)
+def test_a_connection_test_names_the_step_that_failed(proxy, naps, fault, failed):
+    proxy.plan([fault] * 20)
+    told = list(rest.steps(lambda: client(proxy, naps).send(rest.Request("/people")).records("results")))
+    names = ["reach", "authenticate", "permission", "sample"]
+    assert [name for name, _, _ in told] == names[: names.index(failed) + 1 if failed else 4]
+    assert [name for name, ok, _ in told if not ok] == [failed][: bool(failed)]
+    assert all(message for _, _, message in told)

@@ -1,0 +1,1 @@
+"""Servers that tests start on loopback. They speak the wire and know nothing of our readers."""
