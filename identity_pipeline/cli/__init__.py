@@ -1,0 +1,77 @@
+"""The command line ``identity-pipeline``.
+
+Belongs here: arguments, what is printed, exit statuses. Does not belong here: SQL (``store``), how a
+source is read or a record normalised. A module holds one command or one group of them and is
+imported when it is used: Dagster only by the commands that need it.
+"""
+
+import errno
+import os
+import traceback
+from typing import Any
+
+import click
+
+from identity_pipeline import __version__
+from identity_pipeline.cli import output
+from identity_pipeline.cli.lazy import LazyGroup
+from identity_pipeline.core.errors import PipelineError, TargetUnavailable
+
+_HERE = "identity_pipeline.cli"
+_COMMANDS = {
+    "ingest": (f"{_HERE}.ingest:ingest", "Load sources now and follow the runs to their balance."),
+    "sources": (f"{_HERE}.sources:sources", "Declared sources and source types: list, check, preview, new."),
+    "credentials": (f"{_HERE}.credentials:credentials", "The encrypted credential store."),
+    "loads": (f"{_HERE}.loads:loads", "What was loaded, newest first, with its balance."),
+    "quarantine": (f"{_HERE}.quarantine:quarantine", "Records that could not be merged: look, replay, discard."),
+    "db": (f"{_HERE}.database:db", "The identity database: embedded server, address, migrations."),
+    "doctor": (f"{_HERE}.doctor:doctor", "Check everything that a load needs, with advice."),
+}
+
+
+class _Main(LazyGroup):
+    """Where errors become messages and exit statuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PipelineError as error:
+            output.say(" ".join(str(error).split()))
+            if isinstance(error, TargetUnavailable):
+                _hint()
+            ctx.exit(error.exit_status)
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if os.environ.get("IDENTITY_DEBUG") == "1" or (isinstance(error, OSError) and error.errno == errno.EPIPE):
+                raise
+            # Drivers and libraries quote records and secrets in their messages: type and place are enough.
+            frames = traceback.extract_tb(error.__traceback__)[-3:]
+            where = " ← ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+            output.say(f"unexpected {type(error).__name__} at {where}: please report this; IDENTITY_DEBUG=1 shows all of it")
+            ctx.exit(1)
+
+
+def _hint() -> None:
+    """Say so if the database does not answer because nobody started it."""
+    from identity_pipeline.core import settings  # noqa: PLC0415 - only when something failed
+    from identity_pipeline.store import embedded  # noqa: PLC0415
+
+    if settings.database_url() is None and not embedded.running():
+        output.say("the embedded server is not running: start it with `identity-pipeline db start`")
+
+
+@click.group(cls=_Main, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="identity-pipeline")
+def command() -> None:
+    """Contacts and customers from 22 kinds of source in one Postgres identity table.
+
+    Exit status: 0 done, 1 somebody must act, 2 wrong usage, 3 try again later.
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    command(prog_name="identity-pipeline")

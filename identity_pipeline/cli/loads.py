@@ -1,0 +1,31 @@
+"""`identity-pipeline loads`: the ledger."""
+
+import click
+
+from identity_pipeline.cli import output
+from identity_pipeline.store import listing
+from identity_pipeline.store.location import database_url
+
+COLUMNS = (
+    "source_name", "load_id", "run_id", "status", "started_at", "finished_at",
+    "records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered", "deleted",
+    "cursor_before", "cursor_after", "error_code",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("-n", "limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@output.as_json_option
+def loads(name: str | None, limit: int, *, as_json: bool) -> None:
+    """Loads, newest first: of all sources, or of NAME.
+
+    For each load: records_read = inserted + updated + unchanged + duplicates + quarantined + filtered.
+    """
+    found = listing.loads(database_url(), name, limit=limit)
+    output.show(found, COLUMNS, as_json=as_json)
+    for load in found:
+        if load["error"]:
+            output.say(f"{load['source_name']}: load {load['load_id']}: {load['error']}")
+    if not found:
+        output.say(f"no loads of {name!r} yet" if name else "no loads yet")

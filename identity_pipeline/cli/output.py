@@ -1,0 +1,116 @@
+"""What commands print: listings on standard output, everything else on standard error.
+
+A listing is a table on a terminal, one line for each row elsewhere, and a list of objects with
+``--json``: the same columns each time. Values come from sources, so control characters, text that
+changes direction and other invisible things are shown as escapes and never reach the terminal.
+"""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+Row = Mapping[str, Any]
+as_json_option = click.option("--json", "as_json", is_flag=True, help="A list of objects, keyed by the column names.")
+
+_STYLES = {"failed": "bold red", "open": "yellow", "running": "cyan", "warning": "yellow", "ok": "green", "committed": "green"}
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """``text`` on one line, with everything that does not print as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character)
+    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+
+
+def say(message: str) -> None:
+    """A line on standard error."""
+    click.echo(visible(message), err=True)
+
+
+def cell(value: Any) -> str:
+    """A value as it stands in a table; nothing is ``-``."""
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    if isinstance(value, Mapping):
+        return visible(json.dumps(value, ensure_ascii=False, default=_plain))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return visible(", ".join(map(str, value)))
+    return visible(str(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def to_json(value: Any) -> str:
+    """``value`` as JSON that a terminal may show; parsing gives back every character."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=_plain)
+    return _UNSAFE_IN_JSON.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def show(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool = False) -> None:
+    """Print a listing. Each row has at least ``columns``; what else it has is left out."""
+    kept = [{name: row.get(name) for name in columns} for row in rows]
+    if as_json:
+        click.echo(to_json(kept))
+    elif sys.stdout.isatty():
+        _on_terminal(kept, columns)
+    else:
+        for line in _aligned(kept, columns):
+            click.echo(line)
+
+
+def _aligned(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    cells = [list(columns), *([cell(row[name]) for name in columns] for row in rows)]
+    widths = [max(len(line[n]) for line in cells) for n in range(len(columns))]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _on_terminal(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """A table where it fits, else one block for each row."""
+    from rich import box  # noqa: PLC0415 - a fifth of a second, only on a terminal
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(highlight=False)
+
+    def styled(name: str, row: Row) -> Text:
+        text = cell(row[name])
+        return Text(text, style=_STYLES.get(text, "") if name in {"status", "last_status", "outcome"} else "")
+
+    if max(map(len, _aligned(rows, columns))) + len(columns) <= shutil.get_terminal_size().columns or len(columns) <= 4:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in columns:
+            numbers = bool(rows) and all(isinstance(row[name], int) and not isinstance(row[name], bool) for row in rows)
+            table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(styled(name, row) for name in columns))
+        console.print(table)
+        return
+    for row in rows:
+        block = Table.grid(padding=(0, 2))
+        for name in columns:
+            block.add_row(Text(name, style="bold"), styled(name, row))
+        console.print(block, "")
