@@ -155,7 +155,10 @@ class _Parse:
                 self._more()
             cut = len(self._pending) if self._end else self._boundary()
             table = self._fast(self._pending[:cut]) if self._arrow else None
-            if table is None:
+            if table is not None:
+                table = _filled(table)
+                self._suspect = self._suspect and not table.num_rows
+            else:
                 table, cut = self._slow()
                 if not cut and not self._end:
                     if len(self._pending) >= _MAX_RECORD:
@@ -165,7 +168,7 @@ class _Parse:
                         )
                     self._more()
             self._take(cut)
-            if table is not None and (table := _filled(table)).num_rows:
+            if table is not None and table.num_rows:
                 yield table
 
     def _more(self) -> None:

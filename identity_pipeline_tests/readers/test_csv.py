@@ -345,6 +345,7 @@ def test_what_a_writer_wrote_is_what_we_read(rows: list[list[str]], style: tuple
     )
 )
 @example(b'1,"x\n"y,2\n1,2\n')
+@example(b'","a\n1,2\na')
 @example(b'1,""x\n2,2\n')
 def test_both_parsers_agree_on_any_bytes(body: bytes) -> None:
     all_ways(b"id,b\n" + body, delimiter=",", encoding="utf-8")
