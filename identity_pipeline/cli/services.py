@@ -25,7 +25,7 @@ def database(progress: Callable[[str], None] = lambda _: None) -> str:
         PipelineError: it cannot be reached, started or migrated.
     """
     if settings.database_url() is None:
-        embedded.ensure(progress=progress)
+        embedded.start(progress=progress)
     url = database_url()
     migrate(url)
     return url

@@ -172,4 +172,4 @@ def from_table(table: pa.Table, rows: int | None = None) -> pd.DataFrame:
 
 def to_table(batch: pd.DataFrame) -> pa.Table:
     """The Arrow table under a frame of text, without copying."""
-    return pa.table({str(name): pa.chunked_array(batch[name].array.__arrow_array__()) for name in batch.columns})
+    return pa.table({str(name): pa.chunked_array(pa.array(batch[name].array, pa.string())) for name in batch.columns})

@@ -105,9 +105,25 @@ def _show(url: str, run_id: str) -> None:
     show(listing.loads(url, run_id=run_id), ("source_name", "status", *BALANCE, "cursor_after"))
     click.echo("\nThe first rows of identity.records")
     show(
-        listing.first_records(url, SOURCES, 3),
+        _first_records(url),
         ("source_name", "external_id", "email", "email_verdict", "phone", "full_name", "city", "country"),
     )
+
+
+def _first_records(url: str) -> list[dict[str, object]]:
+    from identity_pipeline.store.database import connect  # noqa: PLC0415
+
+    columns = ("source_name", "external_id", "email", "email_verdict", "phone", "full_name", "city", "country")
+    with connect(url, doing="show the first rows") as connection:
+        rows = [
+            row
+            for name in SOURCES
+            for row in connection.execute(
+                f"select {', '.join(columns)} from identity.records where source_name = %s order by external_id limit 3",  # type: ignore[arg-type] - constants
+                (name,),
+            ).fetchall()
+        ]
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import dagster as dg
 # made of is not public; dagster is pinned exactly, and a test launches for real.
 from dagster._cli.job import _create_run
 from dagster._cli.workspace.cli_target import (
-    WorkspaceOpts,
     get_code_location_from_workspace,
     get_remote_job_from_remote_repo,
     get_remote_repository_from_code_location,
@@ -19,6 +18,7 @@ from dagster._cli.workspace.cli_target import (
 )
 from dagster._core.storage.tags import PARENT_RUN_ID_TAG, WILL_RETRY_TAG
 from dagster.version import __version__ as dagster_version
+from dagster_shared.cli import WorkspaceOpts
 
 from identity_pipeline.orchestration.assets import JOB, run_config
 

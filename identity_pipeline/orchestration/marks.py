@@ -6,10 +6,13 @@ published mark and the ledger's: nobody can move it forward from outside, and wi
 means to read everything again.
 """
 
+from typing import cast, get_args
+
 import dagster as dg
 
 from identity_pipeline.core import cursor
 from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.window import CursorType
 from identity_pipeline.store import ledger
 from identity_pipeline.store.ledger import Mark
 
@@ -44,10 +47,10 @@ def _mark(entry: dg.EventLogEntry, url: str, source_name: str) -> Mark | None:
         return None
     values = {name: value.value for name, value in event.metadata.items()}
     column, kind, after, load_id = (values.get(name) for name in ("cursor_column", "cursor_type", "cursor_after", "load_id"))
-    if not (isinstance(column, str) and kind in {"int", "timestamp", "text"} and isinstance(after, str) and isinstance(load_id, int)):
+    if not (isinstance(column, str) and kind in get_args(CursorType) and isinstance(after, str) and isinstance(load_id, int)):
         return None
     try:
-        mark = Mark(column, kind, cursor.canonical(kind, after))
+        mark = Mark(column, cast("CursorType", kind), cursor.canonical(cast("CursorType", kind), after))
     except ConfigurationError:
         return None
     return mark if ledger.committed(url, source_name, load_id, mark) else None

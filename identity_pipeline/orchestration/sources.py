@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 import yaml
@@ -21,6 +21,7 @@ from identity_pipeline.core import cursor
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.text import to_text
+from identity_pipeline.core.window import CursorType
 
 CREDENTIAL = "credential:"
 """How a ``{credential: NAME}`` stands in a resource until the run looks it up."""
@@ -37,7 +38,7 @@ class Source(BaseModel):
     source_type: str = Field(description="One of the connectors: `identity-pipeline sources types`")
     config: dict[str, Any] = Field(default={}, description="The connector's settings; a secret is {env: NAME} or {credential: NAME}")
     cursor_column: str | None = Field(default=None, description="Field of the high-water mark; without it every load reads everything")
-    cursor_type: Literal["int", "timestamp", "text"] | None = Field(default=None, description="How cursor values compare")
+    cursor_type: CursorType | None = Field(default=None, description="How cursor values compare")
     cursor_after: str | None = Field(default=None, description="Where the first load starts (inclusive); afterwards the mark rules")
     cursor_overlap: float | None = Field(
         default=None, ge=0, description="Taken off the mark before each read: seconds for timestamp, steps for int"
@@ -92,7 +93,7 @@ class Source(BaseModel):
         return self.connector.field_map.override(self.mapping)
 
     @property
-    def cursor(self) -> tuple[str, CursorColumn] | None:
+    def cursor(self) -> tuple[CursorType, CursorColumn] | None:
         """The cursor's type and how its column works, None without a cursor.
 
         Raises:

@@ -297,7 +297,8 @@ class _Merger:
         names = ", ".join(_COLUMNS) if target != "pg_temp.probe" else "n, external_id, hash"
         out = io.BytesIO()
         pacsv.write_csv(table, out, pacsv.WriteOptions(include_header=False, quoting_style="all_valid", batch_size=table.num_rows))
-        with self.connection.cursor() as cur, cur.copy(f"copy {target} ({names}) from stdin (format csv)") as copy:
+        statement = sql.SQL(f"copy {target} ({names}) from stdin (format csv)")  # type: ignore[arg-type] - constants of this module
+        with self.connection.cursor() as cur, cur.copy(statement) as copy:
             copy.write(out.getbuffer())
 
 

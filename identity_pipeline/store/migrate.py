@@ -5,8 +5,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from psycopg import sql
 from alembic.script import ScriptDirectory
+from psycopg import sql
 from sqlalchemy import create_engine, pool
 
 from identity_pipeline.core.errors import ConfigurationError
