@@ -289,6 +289,12 @@ def test_a_server_that_drips_ends_at_the_deadline(proxy, naps, head):
     assert time.monotonic() - started < 2
 
 
+def test_stalls_use_up_the_patience_too(proxy, naps):
+    proxy.plan([faults.drip()] * 9)
+    refusal(proxy, naps, deadline=0.2, patience=0.5, random=lambda: 0.0)
+    assert len(proxy.requests) == 3
+
+
 def test_after_a_missed_deadline_the_next_try_gets_its_own(proxy, naps):
     proxy.plan([faults.drip()])
     assert client(proxy, naps, deadline=0.3).send(rest.Request("/people")).body == PAGE

@@ -23,7 +23,7 @@ from identity_pipeline.readers.rest.message import Answer, Request
 from identity_pipeline.readers.rest.paginator import Paginator
 
 PATIENCE = 300.0
-"""Seconds that a request may wait in all."""
+"""Seconds that failed exchanges and waits of one request may take together."""
 
 _REMEMBERED = 100_000
 
@@ -50,7 +50,7 @@ class Client:
     ``explain`` reads an answer, of status 200 too, and says in the vendor's words what is wrong with
     it; None leaves it to the status. ``interval`` is the least time between two requests. One answer may
     take ``deadline`` seconds and hold ``max_bytes`` unpacked. A request that fails for a passing
-    reason is sent up to ``attempts`` times, with waits of at most ``patience`` seconds in all.
+    reason is sent up to ``attempts`` times; failed exchanges and waits take ``patience`` seconds at most.
 
     Raises:
         ConfigurationError: ``base_url`` is not an address we may ask.
@@ -110,9 +110,10 @@ class Client:
         """
         url = self._url(request.path)
         headers = self.auth.headers()
-        renewed, waited = False, 0.0
+        renewed, left = False, self.patience
         for attempt in itertools.count(1):
             self._sleep(self._pace.wait())
+            began = time.monotonic()
             try:
                 return self._judged(request, url, headers)
             except ExchangeError as failure:
@@ -124,12 +125,13 @@ class Client:
                     continue
             if not failed.again:
                 raise failed.error
+            left -= time.monotonic() - began
             pause = self.random() * min(60.0, 2.0**attempt) if failed.wait is None else failed.wait
-            if pause > self.patience - waited and failed.wait is not None:
+            if pause > left and failed.wait is not None:
                 raise type(failed.error)(f"{failed.error}{_asked(failed.wait)}")
-            if attempt >= self.attempts or pause > self.patience - waited:
+            if attempt >= self.attempts or pause > left:
                 raise type(failed.error)(f"{failed.error} (asked {attempt} times)")
-            waited += pause
+            left -= pause
             self.meter.log(f"waiting {math.ceil(pause)} s: {urlsplit(url).hostname} {failed.why}")
             self._sleep(pause)
         raise AssertionError  # pragma: no cover - the loop has no other end
