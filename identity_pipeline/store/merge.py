@@ -20,19 +20,16 @@ from psycopg import sql
 
 from identity_pipeline.core import cursor
 from identity_pipeline.core.cursor import CursorReading
-from identity_pipeline.core.errors import SchemaChanged
 from identity_pipeline.core.failpoint import reached
-from identity_pipeline.core.fieldmap import REJECTED, FieldMap
+from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.text import SANITISED
 from identity_pipeline.core.window import CursorType
+from identity_pipeline.store import rejection
 from identity_pipeline.store.database import connect
 from identity_pipeline.store.ledger import Load, fenced
 from identity_pipeline.store.record_hash import record_hashes
+from identity_pipeline.store.rejection import RESERVED
 
-MAX_ID_BYTES = 1_024
-MAX_FIELD_BYTES = 1_048_576
-MAX_FIELDS = 2_000
-_RESERVED = "@identity."
 _CANONICAL = (
     "email", "email_verdict", "phone", "phone_verdict", "emails", "phones", "full_name", "first_name", "last_name", "company",
     "job_title", "street", "city", "region", "postal_code", "country", "source_created_at", "source_updated_at", "deleted_at",
@@ -133,15 +130,9 @@ class _Merger:
     def merge(self, batch: pa.Table) -> None:
         counts = self.counts
         counts.records += batch.num_rows
-        id_field = next((name for name in self.rules.field_map.external_id if name in batch.column_names), None)
-        if id_field is None:
-            names = [n for n in batch.column_names if not n.startswith(_RESERVED)]
-            raise SchemaChanged(
-                f"{self.load.source_name}: no field can be the external id: looked for {', '.join(self.rules.field_map.external_id)}; "
-                f"the source has {', '.join(names[:30])}: set `mapping: {{external_id: …}}` of the source"
-            )
+        id_field = rejection.id_field(batch, self.rules.field_map, self.load.source_name)
         batch = self._reject(batch, id_field)
-        reserved = [n for n in batch.column_names if n.startswith(_RESERVED) and n != SANITISED]
+        reserved = [n for n in batch.column_names if n.startswith(RESERVED) and n != SANITISED]
         records = batch.drop_columns(reserved) if reserved else batch
         keys = self.rules.versions and self._cursor_keys(records)
         newest = _newest(records.column(id_field), keys)
@@ -181,27 +172,11 @@ class _Merger:
 
     def _reject(self, batch: pa.Table, id_field: str) -> pa.Table:
         """``batch`` without the records that cannot be merged; those go to quarantine."""
-        ids = batch.column(id_field).combine_chunks()
-        reasons = batch.column(REJECTED).combine_chunks() if REJECTED in batch.column_names else pa.nulls(batch.num_rows, pa.string())
-        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
-        long = pc.fill_null(pc.greater(pc.binary_length(ids), MAX_ID_BYTES), False)
-        reasons = pc.coalesce(
-            reasons,
-            pc.if_else(blank, f"missing_id: {id_field} is empty", None),
-            pc.if_else(long, f"id_too_long: {id_field} is longer than {MAX_ID_BYTES} bytes", None),
-        )
-        for name in batch.column_names:
-            column = batch.column(name)
-            if (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_FIELD_BYTES:
-                large = pc.fill_null(pc.greater(pc.binary_length(column), MAX_FIELD_BYTES), False).combine_chunks()
-                reasons = pc.coalesce(reasons, pc.if_else(large, f"field_too_long: {name} is longer than {MAX_FIELD_BYTES} bytes", None))
-        if batch.num_columns > MAX_FIELDS:
-            filled = pa.array([sum(v is not None for v in row.values()) for row in batch.to_pylist()])
-            reasons = pc.coalesce(reasons, pc.if_else(pc.greater(filled, MAX_FIELDS), f"too_many_fields: more than {MAX_FIELDS}", None))
+        reasons = rejection.reasons(batch, id_field)
         if reasons.null_count == len(reasons):
             return batch
         bad = pc.is_valid(reasons)
-        quarantine(self.connection, self.load, batch.filter(bad), ids.filter(bad), reasons.filter(bad))
+        quarantine(self.connection, self.load, batch.filter(bad), batch.column(id_field).filter(bad), reasons.filter(bad))
         self.counts.quarantined += pc.sum(bad).as_py()
         return batch.filter(pc.invert(bad))
 
@@ -343,12 +318,12 @@ def raw_json(records: pa.Table) -> pa.Array:
     return frame.select(pl.struct(pl.all()).struct.json_encode().alias("raw")).get_column("raw").to_arrow()
 
 
-def quarantine(connection: psycopg.Connection, load: Load, records: pa.Table, ids: pa.Array, reasons: pa.Array) -> None:
+def quarantine(connection: psycopg.Connection, load: Load, records: pa.Table, ids: pa.Array | pa.ChunkedArray, reasons: pa.Array) -> None:
     """Keep records that cannot be merged. One that is seen again is counted, not kept twice.
 
     ``reasons`` are ``code: detail``. A record that someone discarded stays discarded.
     """
-    plain = records.drop_columns([n for n in records.column_names if n.startswith(_RESERVED) and n != SANITISED])
+    plain = records.drop_columns([n for n in records.column_names if n.startswith(RESERVED) and n != SANITISED])
     hashes = record_hashes(plain, "quarantine").to_pylist()
     raws = raw_json(plain).to_pylist()
     rows = []
