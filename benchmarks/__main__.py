@@ -1,0 +1,279 @@
+"""`python -m benchmarks`: loads beside their floors and beside dlt, in one run on one server.
+
+Every figure is a ratio of two measurements of this run; the machine's noise is large, so ratios of
+CPU below 1.4 and of wall time below 2 say little. The tables at the end are also written to
+`benchmarks/out/results.md`.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psycopg
+
+from benchmarks import data
+from benchmarks.measure import Cost, postmaster_pid, run
+from identity_pipeline.store import embedded
+from identity_pipeline.store.migrate import migrate
+
+OUT = Path(__file__).parent / "out"
+SOURCES = """
+sources:
+  - name: contacts_csv
+    source_type: csv_url
+    config: {{url: "{url}", max_bytes: 10000000000}}
+    default_region: DE
+  - name: contacts_table
+    source_type: postgres_identity
+    config: {{connection_string: {{env: BENCH_SHOP_URL}}, table: bench.contacts}}
+    default_region: DE
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=2, help="each case so often; the smaller cost counts")
+    parser.add_argument("--memory", type=int, default=5, help="a last first load of so many times the rows, for its memory; 0: none")
+    parser.add_argument("--no-dlt", action="store_true")
+    options = parser.parse_args()
+    OUT.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="identity-bench-") as folder:
+        home = Path(folder) / "home"
+        url = embedded.start(home)
+        try:
+            Bench(options, Path(folder), home, url).run()
+        finally:
+            embedded.stop(home)
+
+
+class Bench:
+    """One run of all cases."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, home: Path, url: str) -> None:
+        self.options, self.folder, self.home, self.url = options, folder, home, url
+        with psycopg.connect(url) as connection:
+            self.data_folder = Path(connection.execute("show data_directory").fetchone()[0])
+        self.pid = postmaster_pid(self.data_folder)
+        self.costs: dict[str, Cost] = {}
+        self.loads: dict[str, dict] = {}
+
+    def run(self) -> None:
+        rows = self.options.rows
+        self.say(f"generating {rows:,} contacts x {len(data.COLUMNS)} columns")
+        web = self.folder / "web"
+        web.mkdir()
+        original = data.write(OUT / f"contacts_{rows}.csv", rows)
+        changed = data.write(OUT / f"contacts_{rows}_1percent.csv", rows, 0.01)
+        current = web / "contacts.csv"
+        with self.server(web) as address:
+            self.environment(f"{address}/contacts.csv")
+            self.table(original)
+            for number in range(self.options.rounds):
+                self.say(f"round {number + 1} of {self.options.rounds}")
+                self.fresh()
+                link(original, current)
+                self.load("csv first load", "contacts_csv")
+                self.load("csv unchanged", "contacts_csv", touch=current)
+                link(changed, current)
+                self.load("csv 1 % changed", "contacts_csv")
+                self.load("table first load", "contacts_table")
+                self.load("table unchanged", "contacts_table")
+                self.floors()
+                if not self.options.no_dlt:
+                    self.dlt(original)
+            if self.options.memory:
+                self.memory(current)
+        self.report()
+
+    def memory(self, current: Path) -> None:
+        rows = self.options.rows * self.options.memory
+        self.say(f"one first load of {rows:,} rows, for its memory")
+        self.fresh()
+        big = data.write(self.folder / "big.csv", rows)
+        link(big, current)
+        self.load(f"csv first load x{self.options.memory}", "contacts_csv")
+        self.load(f"csv unchanged x{self.options.memory}", "contacts_csv", touch=current)
+
+    def say(self, message: str) -> None:
+        print(f"· {message}", flush=True)
+
+    def server(self, folder: Path):
+        import contextlib
+        import functools
+        import http.server
+        import threading
+
+        class Quiet(http.server.SimpleHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, format, *args):
+                pass
+
+        @contextlib.contextmanager
+        def serve():
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+            server.shutdown()
+
+        return serve()
+
+    def environment(self, address: str) -> None:
+        sources = self.folder / "sources"
+        sources.mkdir()
+        (sources / "bench.yaml").write_text(SOURCES.format(url=address))
+        dagster_home = self.folder / "dagster"
+        dagster_home.mkdir()
+        shutil.copy(Path(__file__).parent.parent / "dagster.yaml", dagster_home)
+        os.environ.update(
+            IDENTITY_DATABASE_URL=self.url,
+            IDENTITY_HOME=str(self.home),
+            IDENTITY_SOURCES=str(sources),
+            IDENTITY_ALLOW_PRIVATE_HOSTS="127.0.0.1",
+            BENCH_SHOP_URL=f"{self.url}?sslmode=disable",
+            DAGSTER_HOME=str(dagster_home),
+        )
+
+    def table(self, path: Path) -> None:
+        columns = ", ".join(f"{name} text" for name in data.COLUMNS)
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("create schema bench")
+            connection.execute(f"create table bench.contacts ({columns})")
+            self.copy_in(connection, "bench.contacts", path, "csv, header")
+            connection.execute("alter table bench.contacts add primary key (id)")
+
+    @staticmethod
+    def copy_in(connection: psycopg.Connection, target: str, path: Path, form: str = "csv") -> None:
+        with path.open("rb") as source, connection.cursor().copy(f"copy {target} from stdin (format {form})") as copy:
+            while piece := source.read(1 << 20):
+                copy.write(piece)
+
+    def fresh(self) -> None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("drop schema if exists identity cascade")
+            connection.execute("drop schema if exists dlt_bench cascade")
+        migrate(self.url)
+        self.checkpoint()
+
+    def checkpoint(self) -> None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("checkpoint")
+
+    def measured(self, case: str, command: list[str], **environment: str) -> dict:
+        self.checkpoint()
+        cost, said = run(command, self.pid, environment)
+        best = self.costs.get(case)
+        if best is None or cost.cpu < best.cpu:
+            self.costs[case] = cost
+        self.say(
+            f"{case:24} CPU {cost.client_cpu:5.1f} + {cost.server_cpu:5.1f} = {cost.cpu:5.1f} s, wall {cost.wall:5.1f} s, "
+            f"peak {cost.peak_mb:5.0f} MB"
+        )
+        return said
+
+    def load(self, case: str, source: str, touch: Path | None = None) -> None:
+        if touch:  # else the connector would know the file again by its checksum, and read nothing
+            os.utime(touch)
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                connection.execute("delete from identity.files")
+        said = self.measured(case, [sys.executable, "-m", "benchmarks.load", source])
+        self.loads[case] = said
+        counts = {k: said[k] for k in ("records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered") if said.get(k)}
+        print("    " + ", ".join(f"{key} {value:,}" for key, value in counts.items()), flush=True)
+
+    def floors(self) -> None:
+        """Less than this no load can cost: the finished rows by one COPY; keys and hashes against the index."""
+        rows, keys = self.folder / "rows.csv", self.folder / "keys.csv"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for target, query in (
+                (rows, "select * from identity.records where source_name = 'contacts_csv'"),
+                (keys, "select external_id, record_hash from identity.records where source_name = 'contacts_csv'"),
+            ):
+                with target.open("wb") as out, connection.cursor().copy(f"copy ({query}) to stdout (format csv)") as copy:
+                    for piece in copy:
+                        out.write(piece)
+            connection.execute("drop table if exists bench.floor")
+            connection.execute("create table bench.floor (like identity.records including all)")
+        psql = str(self.psql())
+        self.measured("floor: COPY of rows", [psql, "-qX", self.url, "-c", f"\\copy bench.floor from '{rows}' (format csv)"])
+        probe = self.folder / "probe.sql"
+        probe.write_text(
+            "create temp table probe (external_id text collate \"C\", hash bytea);\n"
+            f"\\copy probe from '{keys}' (format csv)\n"
+            "analyze probe;\n"
+            "select count(*) from probe p left join identity.records r on r.source_name = 'contacts_csv' "
+            "and r.external_id = p.external_id where r.record_hash is distinct from p.hash;\n"
+        )
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("vacuum analyze identity.records")
+        self.measured("floor: key + hash probe", [psql, "-qX", self.url, "-f", str(probe)])
+
+    def psql(self) -> Path:
+        from identity_pipeline.store.binaries import packaged
+
+        own = packaged() / "psql"
+        return own if own.exists() else Path(shutil.which("psql") or "psql")
+
+    def dlt(self, path: Path) -> None:
+        python = OUT / "dlt-venv" / "bin" / "python"
+        if not python.exists():
+            self.say("installing dlt into an environment of its own")
+            subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)], check=True)
+            subprocess.run([str(python), "-m", "pip", "install", "-q", "dlt[postgres]>=1.20", "pyarrow"], check=True)
+        state = self.folder / "dlt"
+        shutil.rmtree(state, ignore_errors=True)
+        script = str(Path(__file__).parent / "with_dlt.py")
+        for case in ("dlt first load", "dlt unchanged"):
+            self.measured(case, [str(python), script, str(path), self.url, str(state)], RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="ERROR")
+
+    def report(self) -> None:
+        costs = self.costs
+        lines = [
+            f"{self.options.rows:,} rows x {len(data.COLUMNS)} columns, best of {self.options.rounds} rounds, {os.cpu_count()} cores",
+            "",
+            "| case | CPU client + server, s | wall, s | client's peak, MB |",
+            "|---|---|---|---|",
+            *(
+                f"| {case} | {c.client_cpu:.1f} + {c.server_cpu:.1f} = {c.cpu:.1f} | {c.wall:.1f} | {c.peak_mb:.0f} |"
+                for case, c in costs.items()
+            ),
+            "",
+            "| ratio | of CPU | of wall | aim |",
+            "|---|---|---|---|",
+        ]
+        aims = [
+            ("csv first load", "floor: COPY of rows", "<= 2.5"),
+            ("csv unchanged", "floor: key + hash probe", "<= 3"),
+            ("csv unchanged", "dlt unchanged", "<= 0.25"),
+            ("csv first load", "dlt first load", ""),
+            ("csv 1 % changed", "csv unchanged", "<= 1.2"),
+            ("table first load", "floor: COPY of rows", "<= 2.5"),
+            ("table unchanged", "floor: key + hash probe", "<= 3"),
+        ]
+        for case, base, aim in aims:
+            if case in costs and base in costs:
+                lines.append(
+                    f"| {case} / {base} | {costs[case].cpu / costs[base].cpu:.2f} | {costs[case].wall / costs[base].wall:.2f} | {aim} |"
+                )
+        scaled = f"csv first load x{self.options.memory}"
+        if scaled in costs:
+            lines.append(f"| peak memory, {scaled} / csv first load | {costs[scaled].peak_mb / costs['csv first load'].peak_mb:.2f} | | <= 1.10 |")
+        text = "\n".join(lines)
+        (OUT / "results.md").write_text(text + "\n")
+        print("\n" + text)
+
+
+def link(target: Path, name: Path) -> None:
+    """Make ``name`` stand for ``target``, with a modification time of now."""
+    name.unlink(missing_ok=True)
+    name.symlink_to(target.resolve())
+    os.utime(target)
+
+
+if __name__ == "__main__":
+    main()

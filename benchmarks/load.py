@@ -1,0 +1,30 @@
+"""One load of one source in this process, as a run worker does it: through Dagster, in process.
+
+`python -m benchmarks.load SOURCE [--full]`; prints the load's metadata as JSON.
+"""
+
+import json
+import sys
+
+import dagster as dg
+
+from identity_pipeline.orchestration import assets
+
+
+def main() -> None:
+    name = sys.argv[1]
+    definitions = assets.definitions()
+    job = definitions.resolve_job_def(assets.JOB)
+    with dg.DagsterInstance.get() as instance:
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey([name])],
+            run_config=assets.run_config(name, full_refresh="--full" in sys.argv),
+            raise_on_error=True,
+        )
+        (event,) = result.asset_materializations_for_node(name)
+    print(json.dumps({key: value.value for key, value in event.metadata.items()}))
+
+
+if __name__ == "__main__":
+    main()
