@@ -183,7 +183,9 @@ class Bench:
                 connection.execute("delete from identity.files")
         said = self.measured(case, [sys.executable, "-m", "benchmarks.load", source])
         self.loads[case] = said
-        counts = {k: said[k] for k in ("records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered") if said.get(k)}
+        counts = {
+            k: said[k] for k in ("records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered") if said.get(k)
+        }
         print("    " + ", ".join(f"{key} {value:,}" for key, value in counts.items()), flush=True)
 
     def floors(self) -> None:
@@ -203,7 +205,7 @@ class Bench:
         self.measured("floor: COPY of rows", [psql, "-qX", self.url, "-c", f"\\copy bench.floor from '{rows}' (format csv)"])
         probe = self.folder / "probe.sql"
         probe.write_text(
-            "create temp table probe (external_id text collate \"C\", hash bytea);\n"
+            'create temp table probe (external_id text collate "C", hash bytea);\n'
             f"\\copy probe from '{keys}' (format csv)\n"
             "analyze probe;\n"
             "select count(*) from probe p left join identity.records r on r.source_name = 'contacts_csv' "
@@ -229,7 +231,9 @@ class Bench:
         shutil.rmtree(state, ignore_errors=True)
         script = str(Path(__file__).parent / "with_dlt.py")
         for case in ("dlt first load", "dlt unchanged"):
-            self.measured(case, [str(python), script, str(path), self.url, str(state)], RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="ERROR")
+            self.measured(
+                case, [str(python), script, str(path), self.url, str(state)], RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="ERROR"
+            )
 
     def report(self) -> None:
         costs = self.costs
@@ -262,7 +266,9 @@ class Bench:
                 )
         scaled = f"csv first load x{self.options.memory}"
         if scaled in costs:
-            lines.append(f"| peak memory, {scaled} / csv first load | {costs[scaled].peak_mb / costs['csv first load'].peak_mb:.2f} | | <= 1.10 |")
+            lines.append(
+                f"| peak memory, {scaled} / csv first load | {costs[scaled].peak_mb / costs['csv first load'].peak_mb:.2f} | | <= 1.10 |"
+            )
         text = "\n".join(lines)
         (OUT / "results.md").write_text(text + "\n")
         print("\n" + text)

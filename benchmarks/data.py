@@ -44,11 +44,19 @@ def block(start: int, n: int, changed: float = 0.0) -> pa.Table:
     email = _join(pc.if_else(shout, " ", ""), plain, ".", _text(ids), "@mail", _text(dice.integers(0, 50, n)), ".de")
     email = pc.replace_substring_regex(email, "[^ -~]", "x")
     digits = _text(dice.integers(0, 10**7, n), 7)
-    german, british, american = _join("+49 30 ", digits), _join("+44 20 7", digits), _join("+1 212 2", pc.utf8_slice_codeunits(digits, 0, 2), "-", pc.utf8_slice_codeunits(digits, 2, 6))
+    german, british, american = (
+        _join("+49 30 ", digits),
+        _join("+44 20 7", digits),
+        _join("+1 212 2", pc.utf8_slice_codeunits(digits, 0, 2), "-", pc.utf8_slice_codeunits(digits, 2, 6)),
+    )
     national = _join("030/", digits)
     kind = dice.random(n)
-    phone = pc.if_else(kind < 0.35, german, pc.if_else(kind < 0.55, british, pc.if_else(kind < 0.7, american, pc.if_else(kind < 0.82, national, ""))))
-    created = pc.strftime(pa.array(np.datetime64("2020-01-01") + dice.integers(0, 200_000_000, n).astype("timedelta64[s]")), "%Y-%m-%dT%H:%M:%SZ")
+    phone = pc.if_else(
+        kind < 0.35, german, pc.if_else(kind < 0.55, british, pc.if_else(kind < 0.7, american, pc.if_else(kind < 0.82, national, "")))
+    )
+    created = pc.strftime(
+        pa.array(np.datetime64("2020-01-01") + dice.integers(0, 200_000_000, n).astype("timedelta64[s]")), "%Y-%m-%dT%H:%M:%SZ"
+    )
     updated = pc.strftime(pa.array(np.datetime64("2026-01-01") + ids.astype("timedelta64[s]")), "%Y-%m-%dT%H:%M:%SZ")
     score = _text(dice.integers(0, 100_000, n))
     if changed:

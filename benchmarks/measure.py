@@ -43,7 +43,9 @@ def server_cpu(postmaster: int) -> float:
 def run(command: list[str], postmaster: int, environment: dict[str, str] | None = None) -> tuple[Cost, dict]:
     """Run a command as its own process; its last line of output may be JSON, which is returned."""
     before, started = server_cpu(postmaster), time.monotonic()
-    process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     out, err = process.stdout.read(), None
     err = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)

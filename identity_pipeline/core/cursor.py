@@ -83,11 +83,7 @@ def _integers(column: pa.Array) -> pa.Array:
     texts = pc.utf8_trim_whitespace(column)
     readable = pc.match_substring_regex(texts, r"^[+-]?\d{1,38}$")
     texts = pc.if_else(pc.fill_null(readable, False), pc.utf8_ltrim(texts, "+"), None)
-    return (
-        pc.cast(texts, pa.decimal128(38, 0))
-        if pc.any(pc.greater(pc.utf8_length(texts), 18)).as_py()
-        else pc.cast(texts, pa.int64())
-    )
+    return pc.cast(texts, pa.decimal128(38, 0)) if pc.any(pc.greater(pc.utf8_length(texts), 18)).as_py() else pc.cast(texts, pa.int64())
 
 
 @dataclass(frozen=True)
@@ -194,7 +190,8 @@ class CursorFilter:
             return batch
         if window.cursor_column not in batch.columns:
             raise ConfigurationError(
-                f"cursor_column {window.cursor_column!r} is not a field of the source; it has {', '.join(map(str, list(batch.columns)[:30]))}"
+                f"cursor_column {window.cursor_column!r} is not a field of the source; "
+                f"it has {', '.join(map(str, list(batch.columns)[:30]))}"
             )
         table = to_table(batch)
         column = table.column(window.cursor_column).combine_chunks()

@@ -1,8 +1,8 @@
-"""Every value as text: one canonical form, the same whichever way a value reached us.
+r"""Every value as text: one canonical form, the same whichever way a value reached us.
 
 ``null`` stays null. Numbers keep the source's digits, booleans are ``true`` and ``false``, instants
 are ISO 8601 in UTC, nested objects become dotted names, lists become JSON text. NUL and lone
-surrogates, which PostgreSQL cannot store, become the visible escapes ``\\u0000`` and ``\\ud800``;
+surrogates, which PostgreSQL cannot store, become the visible escapes ``\u0000`` and ``\ud800``;
 such a record names its changed fields under :data:`SANITISED`.
 """
 
@@ -50,7 +50,7 @@ def parse_json(body: bytes | str) -> Any:
 
 
 def escape(text: str) -> str:
-    """``text`` with NUL and lone surrogates as visible ``\\uXXXX``."""
+    r"""``text`` with NUL and lone surrogates as visible ``\uXXXX``."""
     return _UNSTORABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
@@ -67,7 +67,7 @@ def to_json(value: Any) -> str:
     return json.dumps(to_text(value), ensure_ascii=False)
 
 
-def to_text(value: Any) -> str | None:  # noqa: PLR0911 - one return for each type of value
+def to_text(value: Any) -> str | None:  # noqa: C901, PLR0911 - one return for each type of value
     """Canonical text of one value; None for null, NaN and NaT."""
     if value is None or value is pd.NA or value is pd.NaT:
         return None
@@ -143,9 +143,7 @@ def cast_all_utf8(batch: pd.DataFrame) -> pd.DataFrame:
     Shape: the same rows; the same columns, except that columns of nested objects are flattened
     and :data:`SANITISED` is added where a value had to be escaped. Names are escaped likewise.
     """
-    nested = [
-        name for name in batch.columns if batch[name].dtype == object and any(isinstance(v, Mapping) and v for v in batch[name])
-    ]
+    nested = [name for name in batch.columns if batch[name].dtype == object and any(isinstance(v, Mapping) and v for v in batch[name])]
     if nested:
         return frame(batch.to_dict("records"))
     columns: dict[str, pa.Array] = {}
@@ -156,9 +154,7 @@ def cast_all_utf8(batch: pd.DataFrame) -> pd.DataFrame:
         if marks:
             escaped[key] = marks
     if escaped:
-        columns[SANITISED] = pa.array(
-            [",".join(n for n, m in escaped.items() if m[i]) or None for i in range(len(batch))], pa.string()
-        )
+        columns[SANITISED] = pa.array([",".join(n for n, m in escaped.items() if m[i]) or None for i in range(len(batch))], pa.string())
     return from_table(pa.table(columns) if columns else pa.table({}), len(batch))
 
 

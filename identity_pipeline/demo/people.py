@@ -12,16 +12,17 @@ _FIRST = (
 )  # fmt: skip
 _LAST = (
     "Albrecht", "Bianchi", "Ćwik", "Dubois", "Eriksson", "Fernández", "García", "Hofmann", "Ivanova", "Jansen", "Kowalski", "Lindqvist",
-    "Müller", "Novák", "O’Brien", "Petersen", "Quist", "Rossi", "Schröder", "Tanaka", "Usman", "van Dijk", "Weiß", "Young", "Żak",
+    "Müller", "Novák", "O'Brien", "Petersen", "Quist", "Rossi", "Schröder", "Tanaka", "Usman", "van Dijk", "Weiß", "Young", "Żak",
 )  # fmt: skip
 _PLACES = (
-    ("Berlin", "Germany", "DE", "030 23{:06d}"), ("München", "Germany", "DE", "089 24{:06d}"), ("London", "United Kingdom", "GB", "020 7946 {:04d}"),
+    ("Berlin", "Germany", "DE", "030 23{:06d}"), ("München", "Germany", "DE", "089 24{:06d}"), 
+    ("London", "United Kingdom", "GB", "020 7946 {:04d}"),
     ("Paris", "France", "FR", "01 42 {:02d} {:02d} {:02d}"), ("Madrid", "Spain", "ES", "91 5{:02d} {:02d} {:02d}"),
 )  # fmt: skip
 _COMPANIES = ("Nordwind Kontor", "Blaumeer Logistik", "Granit & Söhne", "Atelier Lumen", "Casa Verde")
 _MAIL = ("nordwind-kontor.de", "blaumeer-logistik.de", "granit-soehne.de", "atelier-lumen.fr", "casa-verde.es")
 _BEGIN = datetime(2026, 1, 5, 8, tzinfo=UTC)
-_PLAIN = str.maketrans("öäüßéèëåíêñłøšáóćżźęąŻĆ’ ", "oaubeeeaienlosaoczzeazc--")
+_PLAIN = str.maketrans("öäüßéèëåíêñłøšáóćżźęąŻĆ' ", "oaubeeeaienlosaoczzeazc--")
 
 
 @dataclass(frozen=True)

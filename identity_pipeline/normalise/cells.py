@@ -27,7 +27,6 @@ _INVISIBLE = re.compile(
 """Control, zero-width, bidi, filler, variation and tag characters. The two joiners are apart: they tell domains from each other."""
 
 _KEYS_OF_VALUE = ("value", "address", "email", "number", "phone", "canonicalForm", "id")
-_MAX_LISTED = 1000
 
 Judged = tuple[str | None, int]
 """A value (null unless valid) and its verdict."""
@@ -97,7 +96,7 @@ def listed(text: str) -> list[str] | None:
     except ContractBroken:
         return None
     found: list[tuple[bool, str]] = []
-    for item in items[:_MAX_LISTED]:
+    for item in items:
         value = next((item[k] for k in _KEYS_OF_VALUE if isinstance(item.get(k), str)), None) if isinstance(item, dict) else item
         if isinstance(value, str):
             found.append((not _primary(item), str(value)))

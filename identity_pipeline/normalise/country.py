@@ -48,7 +48,7 @@ _ALSO = {
     "MM": "burma",
     "MO": "macau|macao sar",
     "MX": "mejico",
-    "NL": "holland|nederland|the netherlands",
+    "NL": "holland|nederland",
     "NO": "norge|noreg",
     "PL": "polska",
     "PS": "palestine",
@@ -97,9 +97,10 @@ _LANGUAGES = (
 
 
 def _key(text: str) -> str:
-    """What is left of a spelling: letters and digits without accents, single blanks."""
+    """What is left of a spelling: letters and digits without accents, single blanks, no article before them."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
-    return unicodedata.normalize("NFC", re.sub(r"[^\w]+|_", " ", plain.replace("'", "").replace("’", ""))).strip()  # noqa: RUF001 - the apostrophe people type
+    plain = plain.replace("'", "").replace("\u2019", "")
+    return unicodedata.normalize("NFC", re.sub(r"[^\w]+|_", " ", plain)).strip().removeprefix("the ")
 
 
 @cache
@@ -132,7 +133,6 @@ def alpha_2(text: str) -> str | None:
     key = _key(text)
     if not key:
         return None
-    key = key.removeprefix("the ")
     return _english().get(key) or _translated().get(key)
 
 

@@ -19,7 +19,8 @@ _TIDY = r"^[!-~]+(?: [!-~]+)*$"
 _JOINERS = str.maketrans("", "", JOINERS)
 
 _PARTICLES = words(
-    "af da dal dalla de degli dei del dela della delle dello den der des di dos du la las le los 't ten ter van vande vander von vom zu zum zur"
+    "af da dal dalla de degli dei del dela della delle dello den der des di dos du la las le los 't ten ter van vande vander von vom "
+    "zu zum zur"
 )
 _SMALL_PARTICLES = words("al bat ben bin bint das do el ibn lo ould san santa st te tot und")  # names too, when they begin with a capital
 _BETWEEN_SURNAMES = words("y e i")
@@ -97,8 +98,8 @@ def complete(full: pa.Array, first: pa.Array, last: pa.Array) -> tuple[pa.Array,
         first, last = _split(full, first, last, split)
     lacking = pc.and_(full.is_null(), pc.invert(bare))
     if pc.any(lacking).as_py():
-        made = pc.binary_join_element_wise(first, last, " ", null_handling="skip")
-        full = pc.if_else(lacking, made, full)
+        # "skip" for nulls would leave out rows in which all are null: https://github.com/narwhals-dev/narwhals/issues/3965
+        full = pc.coalesce(full, pc.binary_join_element_wise(first, last, " "), first, last)
     return full, first, last
 
 

@@ -51,6 +51,7 @@ _EXTENSION = re.compile(
     re.IGNORECASE,
 )
 _ZEROS = re.compile(r"[^\d+]*00(?=[\s().\-/]*[1-9])")
+_MAX_LENGTH = 250  # of one piece; the library reads no longer one
 _MIN_GROUP = 16  # below it the library is quicker than compiling a pattern for the column
 _PLAIN_PARSING = {"0|180020": "0", "(183[12])|0": "0"}
 """Prefixes to strip that are not digits alone, yet take exactly these digits off a number that begins with them."""
@@ -71,11 +72,13 @@ def judge(piece: str, region: str | None) -> Judged | None:
     text = visible(piece).replace("\u200c", "").replace("\u200d", "").strip()
     if not text:
         return None
+    if len(text) > _MAX_LENGTH:
+        return None, INVALID
     text = _LABEL.sub("", text)
     typed = "".join(str(int(c)) for c in text if c.isdecimal())
     if not typed:
         return None, PLACEHOLDER if re.sub(r"[\W_]", "", text).lower() in _WORDS | {""} else INVALID
-    if len(text) > 250 or any(c.isalpha() for c in _EXTENSION.sub("", text)):
+    if any(c.isalpha() for c in _EXTENSION.sub("", text)):
         return None, INVALID
     number, national = None, ""
     for spelling, where in ((text, region), (_ZEROS.sub("+", text, count=1), None)):
@@ -136,7 +139,7 @@ class _Plan:
     leading: str | None
 
     def valid(self, numbers: pa.Array) -> pa.Array:
-        """Which national significant numbers the library calls valid in this plan (fixed and mobile ones)."""
+        """Which national significant numbers the library calls valid in this plan (fixed, mobile and toll-free ones)."""
         some = self.kinds[0].match(numbers)
         for kind in self.kinds[1:]:
             some = pc.or_(some, kind.match(numbers))
@@ -156,7 +159,8 @@ def _plan(region: str) -> _Plan | None:
     if known is None:
         return None
     general = _numbers(known.general_desc)
-    kinds = tuple(dict.fromkeys(kind for kind in (_numbers(known.fixed_line), _numbers(known.mobile)) if kind is not None))
+    described = (_numbers(kind) for kind in (known.fixed_line, known.mobile, known.toll_free))
+    kinds = tuple(dict.fromkeys(numbers for numbers in described if numbers is not None))
     if general is None or not kinds:
         return None
     parsing = known.national_prefix_for_parsing
@@ -247,13 +251,11 @@ def _groups(keys: pa.Array) -> Iterator[tuple[str, pa.Array]]:
             yield key, pa.array(order[bounds[i] : bounds[i + 1]])
 
 
-def _significant(digits: pa.Array, regions: pa.Array) -> Iterator[tuple[str, pa.Array, pa.Array]]:
+def _significant(digits: pa.Array, zeros: pa.Array, regions: pa.Array) -> Iterator[tuple[str, pa.Array, pa.Array]]:
     """Calling code, positions and national significant numbers, one group of numbers at a time."""
     plus = pc.starts_with(digits, "+")
-    zeros = pc.and_(
-        pc.starts_with(digits, "00"),
-        pc.fill_null(_mapped(regions, lambda r: (p := _plan(r)) is not None and p.abroad == "00", pa.bool_()), True),
-    )
+    dialled = _mapped(regions, lambda region: (plan := _plan(region)) is not None and plan.abroad == "00", pa.bool_())
+    zeros = pc.and_(zeros, pc.fill_null(dialled, True))
     abroad = truth(pc.or_(plus, zeros))
     at = pa.array(np.flatnonzero(abroad))
     bodies = pc.utf8_slice_codeunits(pc.if_else(plus, pc.binary_join_element_wise("+", digits, ""), digits).take(at), 2)
@@ -269,11 +271,12 @@ def plain(cells: pa.Array, regions: pa.Array) -> pa.Array:
     """E.164 of the cells that hold one valid number in a common spelling; null for those only :func:`read` can judge."""
     shaped = pa.array(np.flatnonzero(truth(pc.match_substring_regex(cells, _SPELLING))))
     digits = cells.take(shaped)
+    zeros = pc.match_substring_regex(digits, "^[ (]*00")
     for mark in " -()./":
         digits = pc.replace_substring(digits, mark, "")
     certain = ~truth(pc.match_substring_regex(digits, rf"^\+?(?:{_COUNTED})$"))
     positions, numbers = [np.zeros(0, np.int64)], [pa.array([], pa.string())]
-    for code, where, nationals in _significant(digits, regions.take(shaped)):
+    for code, where, nationals in _significant(digits, zeros, regions.take(shaped)):
         sure = truth(_valid(code, nationals)) & certain[where.to_numpy()]
         positions.append(where.filter(pa.array(sure)).to_numpy())
         numbers.append(pc.binary_join_element_wise(f"+{code}", nationals.filter(pa.array(sure)), ""))

@@ -116,7 +116,8 @@ def normalise_records(context: dg.OpExecutionContext, part: dict) -> dict:
             counts = merge_part(url, load, number, tables, rules(part))
         context.log.info(
             f"load {load.load_id} part {number}: {counts.records:,} records: {counts.inserted:,} inserted, {counts.updated:,} updated, "
-            f"{counts.unchanged:,} unchanged, {counts.duplicates:,} duplicates, {counts.quarantined:,} quarantined in {counts.seconds:.1f} s"
+            f"{counts.unchanged:,} unchanged, {counts.duplicates:,} duplicates, {counts.quarantined:,} quarantined "
+            f"in {counts.seconds:.1f} s"
         )
     return {"part": number, "records": counts.records}
 

@@ -235,6 +235,7 @@ def _file(path: Path) -> Iterator[Problem | tuple[int, Source]]:
     if not isinstance(entries, list):
         yield Problem(path.name, 1, None, "sources: is missing: a file holds `sources:` and below it a list")
         return
+    assert root is not None  # noqa: S101 - it gave the mapping above
     nodes = next(node for key, node in root.value if key.value == "sources").value
     for entry, node in zip(entries, nodes, strict=True):
         yield _entry(path.name, entry, node)

@@ -7,6 +7,7 @@ personal data: folders are made with mode 0700 and removed when their load is co
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -103,10 +104,8 @@ class Landing:
 
     @staticmethod
     def _delete(system: pafs.FileSystem, path: str) -> None:
-        try:
+        with suppress(FileNotFoundError):  # removed by an earlier try
             system.delete_dir(path)
-        except FileNotFoundError:
-            pass  # removed by an earlier try
 
 
 @dataclass
@@ -156,8 +155,8 @@ class LandingWriter:
                 file.write_table(table, max_chunksize=BATCH_ROWS)
         except OSError as error:
             raise TargetUnavailable(
-                f"{self.source_name}: landing at {self.landing.url.partition('?')[0]} failed ({type(error).__name__}, errno {error.errno}): "
-                "free space or make it writable (IDENTITY_LANDING_URL), then run again; nothing was merged"
+                f"{self.source_name}: landing at {self.landing.url.partition('?')[0]} failed ({type(error).__name__}, "
+                f"errno {error.errno}): free space or make it writable (IDENTITY_LANDING_URL), then run again; nothing was merged"
             ) from None
         self._files += 1
 

@@ -133,7 +133,7 @@ def open_load(
                 (source_name, run_id, LEASE_SECONDS),
             ).fetchone()
             if holder is None:
-                return _take(connection, source_name, source_type, run_id, full_refresh, before)
+                return _take(connection, source_name, source_type, run_id, full_refresh=full_refresh, before=before)
         if time.monotonic() >= deadline:
             raise AlreadyRunning(f"{source_name}: load {holder[0]} of run {holder[1]} is still at work: wait for it, or cancel that run")
         if not told:
@@ -142,7 +142,9 @@ def open_load(
         time.sleep(0.5)
 
 
-def _take(connection: psycopg.Connection, source_name: str, source_type: str, run_id: str, full_refresh: bool, before: Mark | None) -> Load:
+def _take(
+    connection: psycopg.Connection, source_name: str, source_type: str, run_id: str, *, full_refresh: bool, before: Mark | None
+) -> Load:
     row = connection.execute(
         """
         update identity.sources set token = token + 1, source_type = %s, updated_at = clock_timestamp()
@@ -294,7 +296,8 @@ def commit(
         records, inserted, updated, unchanged, duplicates, quarantined, deleted = map(int, sums[2:9])
         if records != inserted + updated + unchanged + duplicates + quarantined or summary.records_read != records + summary.filtered:
             raise ContractBroken(
-                f"{load.source_name}: the counts do not balance (read {summary.records_read}, filtered {summary.filtered}, merged {records} as "
+                f"{load.source_name}: the counts do not balance (read {summary.records_read}, filtered {summary.filtered}, "
+                f"merged {records} as "
                 f"{inserted} + {updated} + {unchanged} + {duplicates} + {quarantined}); the mark stays where it was: please report this"
             )
         warnings = list(summary.warnings)
@@ -353,12 +356,14 @@ def _advance(connection: psycopg.Connection, load: Load, summary: ReadSummary) -
         target = summary.candidate
     moved = connection.execute(
         """
-        update identity.sources set cursor_column = %s, cursor_type = %s, cursor_after = %s, mapping = coalesce(%s, mapping), updated_at = clock_timestamp(),
+        update identity.sources set cursor_column = %s, cursor_type = %s, cursor_after = %s, mapping = coalesce(%s, mapping),
+            updated_at = clock_timestamp(),
             fields = case when %s::text[] = '{}' then fields else %s::text[] end
         where source_name = %s and token = %s and cursor_after is not distinct from %s
         """,
         (
-            summary.cursor_column, summary.cursor_type, target, None if summary.partial else summary.mapping, summary.fields, summary.fields,
+            summary.cursor_column, summary.cursor_type, target, None if summary.partial else summary.mapping,
+            summary.fields, summary.fields,
             load.source_name, load.token, found[0],
         ),
     ).rowcount  # fmt: skip
@@ -389,8 +394,8 @@ def _mark_unseen(connection: psycopg.Connection, load: Load, seen: Iterator[list
         return 0, None
     if not met or gone > max_deleted_share * live:
         return 0, (
-            f"the full refresh did not see {gone} of {live} rows, more than max_deleted_share {max_deleted_share:g} allows: none was marked "
-            "deleted; check the source, then raise max_deleted_share of the source for one full refresh"
+            f"the full refresh did not see {gone} of {live} rows, more than max_deleted_share {max_deleted_share:g} allows: "
+            "none was marked deleted; check the source, then raise max_deleted_share of the source for one full refresh"
         )
     marked = connection.execute(
         f"""

@@ -4,6 +4,8 @@ Column order, null fields and the batch that a record came in do not change it; 
 fingerprint does, so that a new mapping normalises everything again.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,4 +54,4 @@ def record_hashes(records: pa.Table, fingerprint: str) -> pa.Array:
         data, ends = _bytes(_joined(pa.table(framed, names=records.column_names)))
     seed = xxhash.xxh3_64_intdigest(fingerprint.encode())
     digest = xxhash.xxh3_128_hexdigest
-    return pa.array([digest(data[a:b], seed) for a, b in zip(ends, ends[1:], strict=False)], pa.string())
+    return pa.array([digest(data[a:b], seed) for a, b in pairwise(ends)], pa.string())

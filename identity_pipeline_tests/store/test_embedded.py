@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -171,11 +172,17 @@ def test_a_dead_process_that_nobody_buried_does_not_block_the_start(home: Path):
     dead.wait()
 
 
-def test_without_proc_the_old_process_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_proc_the_remains_of_a_killed_server_are_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch):
     url = embedded.start(home)
     monkeypatch.setattr(embedded, "_PROC", Path("/nonexistent"))
-    os.kill(postmaster(home), signal.SIGKILL)
-    assert embedded.start(home) == url
+    with closing(psycopg.connect(url)) as orphan:
+        backend = orphan.info.backend_pid
+        os.kill(backend, signal.SIGSTOP)  # holds the shared memory until it goes on and sees that it is alone
+        wake = threading.Timer(2.5, os.kill, (backend, signal.SIGCONT))
+        wake.start()
+        os.kill(postmaster(home), signal.SIGKILL)
+        assert embedded.start(home) == url
+        wake.join()
     assert ask(url, "select 1") == [(1,)]
 
 

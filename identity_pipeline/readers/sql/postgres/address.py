@@ -34,6 +34,7 @@ _MEND = {
 _STATED = {
     "client_encoding": "UTF8",
     "gssencmode": "disable",  # a Kerberos ticket of this machine would replace TLS, certificate check included
+    "require_auth": "scram-sha-256,md5,password,none",  # no ticket of this machine
     "sslcertmode": "disable",  # else a certificate in the home folder is sent
     "min_protocol_version": "3.0",
     "max_protocol_version": "3.0",

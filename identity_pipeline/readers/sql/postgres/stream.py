@@ -22,7 +22,7 @@ from identity_pipeline.readers.sql.postgres.catalog import Column, Table
 from identity_pipeline.readers.sql.postgres.session import Session
 
 BATCH_ROWS = 50_000
-BATCH_BYTES = 32 * 2**20
+BATCH_BYTES = 16 * 2**20
 
 # Years before 1 and infinity have no ISO 8601 form: they stay as the server writes them.
 _ISO: LiteralString = (
