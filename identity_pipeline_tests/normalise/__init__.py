@@ -1,0 +1,1 @@
+"""Canonical fields: what each text becomes."""
