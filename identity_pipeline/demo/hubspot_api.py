@@ -32,7 +32,7 @@ _OPERATORS: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-class _Refusal(Exception):  # noqa: N818 - an HTTP answer, not a fault of this program
+class _Refusal(Exception):
     def __init__(self, status: int, category: str, message: str, **more: Any) -> None:
         self.status = status
         self.body = {

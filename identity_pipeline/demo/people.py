@@ -15,7 +15,7 @@ _LAST = (
     "Müller", "Novák", "O'Brien", "Petersen", "Quist", "Rossi", "Schröder", "Tanaka", "Usman", "van Dijk", "Weiß", "Young", "Żak",
 )  # fmt: skip
 _PLACES = (
-    ("Berlin", "Germany", "DE", "030 23{:06d}"), ("München", "Germany", "DE", "089 24{:06d}"), 
+    ("Berlin", "Germany", "DE", "030 23{:06d}"), ("München", "Germany", "DE", "089 24{:06d}"),
     ("London", "United Kingdom", "GB", "020 7946 {:04d}"),
     ("Paris", "France", "FR", "01 42 {:02d} {:02d} {:02d}"), ("Madrid", "Spain", "ES", "91 5{:02d} {:02d} {:02d}"),
 )  # fmt: skip
@@ -85,7 +85,8 @@ def customers(everyone: list[Person]) -> list[tuple[object, ...]]:
     """Rows of a shop's table: (id, full_name, email, mobile, city, country_code, created_at, updated_at)."""
     return [
         (
-            7_000 + person.number, f"{person.first} {person.last}", person.email if person.number % 11 else "info@" + person.email.partition("@")[2],
+            7_000 + person.number, f"{person.first} {person.last}",
+            person.email if person.number % 11 else "info@" + person.email.partition("@")[2],
             person.phone, person.city, person.code, _BEGIN, person.changed,
         )
         for person in everyone

@@ -163,7 +163,8 @@ class Reading:
         if gone:
             raise SchemaChanged(
                 f"{self.source.name}: the mapped field {gone[0]!r} is not in the source (any more), "
-                f"which has {', '.join(summary.fields[:30])}: nothing was merged; mend the source or its `mapping:`, or accept the loss with one full refresh"
+                f"which has {', '.join(summary.fields[:30])}: nothing was merged; "
+                "mend the source or its `mapping:`, or accept the loss with one full refresh"
             )
 
 
