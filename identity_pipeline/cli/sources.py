@@ -1,0 +1,148 @@
+"""`identity-pipeline sources`: what is declared, what can be declared, and whether it works."""
+
+import sys
+from typing import Any
+
+import click
+
+from identity_pipeline import connectors
+from identity_pipeline.cli import output
+from identity_pipeline.cli.connection import connect, declarations, redacting
+from identity_pipeline.cli.preview import preview
+from identity_pipeline.cli.template import new
+from identity_pipeline.connectors.base import Connector
+from identity_pipeline.core.errors import PipelineError
+from identity_pipeline.orchestration.boundary import redact
+from identity_pipeline.orchestration.sources import Problem, Source, json_schema
+from identity_pipeline.store import listing
+from identity_pipeline.store.location import database_url
+
+LISTED = (
+    "source_name", "source_type", "status", "last_load", "last_status", "inserted", "updated", "row_count", "cursor_after", "schedule",
+    "error",
+)  # fmt: skip
+TYPES = ("source_type", "group", "vendor", "available", "description", "cursor_columns")
+SETTINGS = ("name", "type", "required", "secret", "default", "help")
+CURSORS = ("cursor_column", "cursor_type", "overlap", "filtered_by")
+STEPS = ("step", "outcome", "message")
+
+
+@click.group()
+def sources() -> None:
+    """Sources: the YAML files of IDENTITY_SOURCES, and the 22 source types."""
+
+
+sources.add_command(preview)
+sources.add_command(new)
+
+
+@sources.command("list")
+@output.as_json_option
+def list_(*, as_json: bool) -> None:
+    """Declared sources, each with its last load and its mark.
+
+    A declaration that cannot be used has the status `failed`, and its file, line and mend under `error`.
+    """
+    declared = declarations()
+    try:
+        latest = listing.latest(database_url())
+    except PipelineError as error:
+        output.say(f"without last loads and marks: {error}")
+        latest = {}
+    rows = [_listed(source, latest.get(source.name, {})) for source in declared.sources.values()]
+    rows += [_broken(problem) for problem in declared.problems]
+    output.show(sorted(rows, key=lambda row: row["source_name"] or ""), LISTED, as_json=as_json)
+    if not rows:
+        output.say("no source is declared: `identity-pipeline sources new SOURCE_TYPE NAME` writes a file to fill in")
+
+
+def _listed(source: Source, last: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "source_name": source.name,
+        "source_type": source.source_type,
+        "status": "ok",
+        "last_load": last.get("finished_at") or last.get("started_at"),
+        "last_status": last.get("status"),
+        "inserted": last.get("inserted"),
+        "updated": last.get("updated"),
+        "row_count": last.get("row_count"),
+        "cursor_after": last.get("mark"),
+        "schedule": source.schedule,
+    }
+
+
+def _broken(problem: Problem) -> dict[str, Any]:
+    return {"source_name": problem.name, "status": "failed", "error": str(problem)}
+
+
+@sources.command()
+@click.argument("source_type", required=False)
+@output.as_json_option
+def types(source_type: str | None, *, as_json: bool) -> None:
+    """The source types, or the settings and cursors of one SOURCE_TYPE."""
+    names = [source_type] if source_type else [*connectors.SOURCE_TYPES, *sorted(set(connectors.modules()) - {*connectors.SOURCE_TYPES})]
+    if source_type:
+        _known(source_type)
+    rows = [_type(name) for name in names]
+    if as_json:
+        click.echo(output.to_json(rows))
+    elif source_type and rows[0]["available"]:
+        click.echo(f"{source_type}: {rows[0]['description']}\n")
+        output.show(rows[0]["settings"], SETTINGS)
+        click.echo()
+        output.show(rows[0]["cursor_columns"], CURSORS)
+        if not rows[0]["cursor_columns"]:
+            output.say("it has no cursor: every load reads everything")
+    else:
+        output.show([row | {"cursor_columns": [each["cursor_column"] for each in row["cursor_columns"]]} for row in rows], TYPES)
+
+
+def _known(source_type: str) -> None:
+    if source_type not in {*connectors.SOURCE_TYPES, *connectors.modules()}:
+        raise click.BadParameter(f"no source type is called {source_type!r}; `identity-pipeline sources types` lists them")
+
+
+def _type(source_type: str) -> dict[str, Any]:
+    if source_type not in connectors.modules():
+        return {"source_type": source_type, "available": False, "settings": [], "cursor_columns": []}
+    cls: type[Connector] = connectors.connector(source_type)
+    return {
+        "source_type": source_type,
+        "group": cls.group,
+        "vendor": cls.vendor,
+        "available": True,
+        "description": (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0],
+        "settings": cls.form(),
+        "cursor_columns": [
+            {"cursor_column": name, "cursor_type": column.type, "overlap": column.overlap, "filtered_by": column.filtered_by}
+            for name, column in cls.cursor_columns.items()
+        ],
+    }
+
+
+@sources.command()
+@click.argument("name")
+@output.as_json_option
+def check(name: str, *, as_json: bool) -> None:
+    """Test the connection of source NAME, step by step. Nothing is loaded.
+
+    Exit status 1 when a step fails; its message says what to do.
+    """
+    connector = connect(declarations().source(name))
+    steps = []
+    with redacting(connector):
+        for step in connector.check():
+            outcome, message = "ok" if step.ok else "failed", redact(step.message, connector.secrets())
+            steps.append({"step": step.name, "outcome": outcome, "message": message})
+            if not as_json:
+                click.echo(f"{outcome:6}  {step.name:12}  {output.visible(message)}")
+    if as_json:
+        output.show(steps, STEPS, as_json=True)
+    if not all(step["outcome"] == "ok" for step in steps):
+        raise SystemExit(1)
+
+
+@sources.command()
+def schema() -> None:
+    """Print the JSON Schema of a sources file, for editors."""
+    click.echo(output.to_json(json_schema()))
