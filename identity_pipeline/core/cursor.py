@@ -68,6 +68,8 @@ def instants(column: pa.Array, timezone: str = "UTC", format: str | None = None)
 
 
 def _at(local: pa.Array, timezone: str) -> pa.Array:
+    if local.type.tz:  # the format holds %z
+        return pc.cast(local, INSTANT)
     return pc.cast(pc.assume_timezone(local, timezone, ambiguous="earliest", nonexistent="latest"), INSTANT)
 
 
@@ -233,6 +235,22 @@ def apply_cursor_filter(batch: pd.DataFrame, window: Window, reading: CursorRead
     ``reading`` is for sources whose cursor texts need their own (a format, local time).
     """
     return CursorFilter(window, reading).apply(batch)
+
+
+def check_format(form: str) -> str:
+    """``form`` if dates written by it can be read by it.
+
+    Raises:
+        ConfigurationError: they cannot; Arrow reads no ``%f`` and ignores ``%Z``.
+    """
+    moment = datetime(2026, 4, 13, 12, 34, 56, tzinfo=UTC)
+    read = instants(pa.array([moment.strftime(form)], pa.string()), format=form)[0].as_py()
+    if "%Z" in form or read is None or read.date() != moment.date():
+        raise ConfigurationError(
+            f"cursor_format {form[:40]!r} cannot be read: it takes %Y (or %y), %m (or %b) and %d, with %H, %M, %S, %p and %z "
+            "where the column has them; fractions of seconds are read in ISO 8601 only"
+        )
+    return form
 
 
 def check_timezone(name: str) -> str:
