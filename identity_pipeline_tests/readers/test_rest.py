@@ -441,8 +441,13 @@ def test_a_refused_token_is_renewed_once(proxy, naps):
     proxy.plan([status(401)])
     assert client(proxy, naps, auth=rest.TokenAuth(token)).send(rest.Request("/people")).body == PAGE
     assert asked == [None, "old"]
-    proxy.plan([status(401), status(401)])
-    assert type(refusal(proxy, naps, auth=rest.TokenAuth(token))) is CredentialError
+
+
+def test_a_source_that_refuses_every_new_token_is_asked_twice(proxy, naps):
+    tokens = iter(map(str, range(100)))
+    proxy.plan([status(401)] * 50)
+    assert type(refusal(proxy, naps, auth=rest.TokenAuth(lambda _: next(tokens)))) is CredentialError
+    assert len(proxy.requests) == 2
 
 
 def test_a_token_that_cannot_be_renewed_is_refused_at_once(proxy, naps):
