@@ -63,6 +63,16 @@ def connect(source: Source) -> Connector:
     return connector
 
 
+def unconnected(source: Source) -> Connector:
+    """The connector of a source for what needs no connection: its secrets are not looked up.
+
+    Raises:
+        ConfigurationError: a setting that is no secret comes from the environment and is not there.
+    """
+    plain = {field["name"] for field in source.connector.form() if not field["secret"]}
+    return connect(source) if plain & {*variables(source), *credentials(source)} else source.resource()
+
+
 @contextmanager
 def redacting(connector: Connector) -> Iterator[None]:
     """Take the connector's secrets out of the errors that leave the body."""

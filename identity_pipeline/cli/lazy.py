@@ -27,5 +27,6 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the list of commands from the help given here, without importing them."""
+        known = {name: command.get_short_help_str(limit=formatter.width) for name, command in self.commands.items()}
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self._lazy.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self._lazy.items()] + list(known.items()))

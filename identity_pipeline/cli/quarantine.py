@@ -1,0 +1,53 @@
+"""`identity-pipeline quarantine`: records that could not be merged."""
+
+import click
+
+from identity_pipeline.cli import output
+from identity_pipeline.cli.lazy import LazyGroup
+from identity_pipeline.store import quarantine as store
+from identity_pipeline.store.location import database_url
+
+COLUMNS = (
+    "quarantine_id", "source_name", "load_id", "external_id", "reason", "detail", "status", "seen", "first_seen_at", "last_seen_at",
+)  # fmt: skip
+_LAZY = {"replay": ("identity_pipeline.cli.replay:replay", "Try records again with the present mapping.")}
+
+
+@click.group(cls=LazyGroup, lazy=_LAZY)
+def quarantine() -> None:
+    """Records that could not be merged, each with its reason. Nothing is lost: they wait here, whole."""
+
+
+@quarantine.command("list")
+@click.argument("name", required=False)
+@click.option("--reason", help="Only records with this reason, such as missing_id.")
+@click.option("--status", type=click.Choice([*store.STATUSES, "all"]), default="open", show_default=True)
+@click.option("-n", "limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many.")
+@output.as_json_option
+def list_(name: str | None, reason: str | None, status: str, limit: int, *, as_json: bool) -> None:
+    """Records in quarantine, newest first: of all sources, or of NAME."""
+    found = store.listing(database_url(), name, reason=reason, status=None if status == "all" else status, limit=limit + 1)
+    output.show(found[:limit], COLUMNS, as_json=as_json)
+    if len(found) > limit:
+        output.say(f"there are more than {limit}: see them with -n")
+
+
+@quarantine.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, type=int)
+@output.as_json_option
+def show(ids: tuple[int, ...], *, as_json: bool) -> None:
+    """Records with all their raw fields. These are personal data: mind where you keep the output."""
+    rows = store.records(database_url(), list(ids))
+    if as_json:
+        output.show(rows, (*COLUMNS, "resolved_at", "raw"), as_json=True)
+        return
+    for row in rows:
+        fields = {name: row[name] for name in (*COLUMNS, "resolved_at")} | {f"raw.{name}": value for name, value in row["raw"].items()}
+        output.show([{"field": name, "value": value} for name, value in fields.items()], ("field", "value"))
+
+
+@quarantine.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, type=int)
+def discard(ids: tuple[int, ...]) -> None:
+    """Settle records as not wanted. They stay so when the source shows them again unchanged."""
+    output.say(f"discarded {store.discard(database_url(), list(ids))}")

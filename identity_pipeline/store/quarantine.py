@@ -1,0 +1,73 @@
+"""Looking at the quarantine, and settling what is in it. Writing to it is the merge's; replay is ``replay``'s."""
+
+from typing import Any
+
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.store.database import connect
+
+STATUSES = ("open", "replayed", "discarded")
+_SHOWN = """
+    quarantine_id, source_name, load_id, external_id, reason, detail, status, seen, first_seen_at, last_seen_at, resolved_at
+"""
+
+
+def listing(
+    url: str, source_name: str | None = None, *, reason: str | None = None, status: str | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Records in quarantine without their raw fields, newest first."""
+    given = {"source_name": source_name, "reason": reason, "status": status}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    where = [sql.SQL("{} = %s").format(sql.Identifier(name)) for name in wanted] or [sql.SQL("true")]
+    query = sql.SQL("select {} from identity.quarantine where {} order by last_seen_at desc, quarantine_id desc limit %s").format(
+        sql.SQL(_SHOWN), sql.SQL(" and ").join(where)
+    )
+    with connect(url, doing="list the quarantine") as connection, connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, (*wanted.values(), limit)).fetchall()
+
+
+def records(url: str, ids: list[int]) -> list[dict[str, Any]]:
+    """These records, each with its ``raw`` fields, in the order of ``ids``.
+
+    Raises:
+        ConfigurationError: one of them is not there.
+    """
+    query = sql.SQL("select {}, raw from identity.quarantine where quarantine_id = any(%s)").format(sql.SQL(_SHOWN))
+    with connect(url, doing="look into the quarantine") as connection, connection.cursor(row_factory=dict_row) as cursor:
+        found = {row["quarantine_id"]: row for row in cursor.execute(query, (ids,))}
+    for each in ids:
+        if each not in found:
+            raise ConfigurationError(f"there is no record {each} in quarantine: `identity-pipeline quarantine list` shows those that are")
+    return [found[each] for each in dict.fromkeys(ids)]
+
+
+def still_open(url: str, ids: list[int]) -> list[dict[str, Any]]:
+    """These records, all of them open.
+
+    Raises:
+        ConfigurationError: one of them is not there, or is settled already.
+    """
+    found = records(url, ids)
+    for row in found:
+        if row["status"] != "open":
+            raise ConfigurationError(f"record {row['quarantine_id']} in quarantine is {row['status']} already: nothing was done")
+    return found
+
+
+def discard(url: str, ids: list[int]) -> int:
+    """Settle these records as not wanted, all or none. They stay so when the source shows them again unchanged.
+
+    Raises:
+        ConfigurationError: one of them is not there, or is settled already.
+    """
+    still_open(url, ids)
+    with connect(url, doing="discard from the quarantine") as connection:
+        return connection.execute(
+            """
+            update identity.quarantine set status = 'discarded', resolved_at = statement_timestamp()
+            where quarantine_id = any(%s) and status = 'open'
+            """,
+            (ids,),
+        ).rowcount
