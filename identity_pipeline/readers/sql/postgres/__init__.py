@@ -15,7 +15,7 @@ from identity_pipeline.core.window import Window
 from identity_pipeline.readers.sql.cursor import cursor_of
 from identity_pipeline.readers.sql.postgres import catalog, stream
 from identity_pipeline.readers.sql.postgres.address import Address, parse
-from identity_pipeline.readers.sql.postgres.session import Session, session
+from identity_pipeline.readers.sql.postgres.session import Session, read_only
 
 _ROLE = """
     SELECT current_user AS name, rolsuper OR pg_has_role('pg_execute_server_program', 'MEMBER') AS mighty,
@@ -40,7 +40,7 @@ class PostgresTable:
         Raises:
             PipelineError: the read failed; nothing of it may be committed.
         """
-        with session(self._address()) as server:
+        with read_only(self._address()) as server:
             followed = (window.cursor_column,) if window.cursor_column and self.columns else ()
             table = catalog.find(server, self.table, (*self.columns, *followed))
             now, cursor = stream.clock(server), None
@@ -56,7 +56,7 @@ class PostgresTable:
         step = "reach"
         try:
             address = self._address()
-            with session(address) as server:
+            with read_only(address) as server:
                 yield step, True, f"{address} is PostgreSQL {server.info.server_version // 10000}, {_wire(server)}"
                 yield "authenticate", True, _role(server)
                 step = "permission"

@@ -60,7 +60,7 @@ _BUSY = ("08", "53", "55P03", "57", "58", "40", "25P03")
 
 
 @contextmanager
-def session(address: Address) -> Iterator[Session]:
+def read_only(address: Address) -> Iterator[Session]:
     """A read-only transaction, rolled back at the end.
 
     Raises:
