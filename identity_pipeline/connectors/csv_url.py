@@ -20,7 +20,6 @@ https://www.rfc-editor.org/rfc/rfc4180
 
 from collections.abc import Iterator
 from itertools import starmap
-from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -67,7 +66,7 @@ class CsvUrl(Connector):
 
     def secrets(self) -> tuple[str, ...]:
         """The query, which may be a signature."""
-        return tuple(filter(None, [urlsplit(self.url).query]))
+        return tuple(filter(None, [self.url.partition("?")[2]]))
 
     def _dialect(self) -> Dialect:
         return Dialect(self.delimiter or None, self.encoding or None, self.quote, self.escape or None, self.header)
