@@ -1,0 +1,237 @@
+"""`identity-pipeline doctor`: everything that a load needs, checked one by one."""
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import dagster as dg
+
+from identity_pipeline.cli import output, services
+from identity_pipeline.cli.connection import credentials, declarations, missing
+from identity_pipeline.core import settings
+from identity_pipeline.core.errors import PipelineError
+from identity_pipeline.orchestration import assets
+from identity_pipeline.orchestration.health import GRACE
+from identity_pipeline.store import credentials as credential_store
+from identity_pipeline.store import ledger, listing
+from identity_pipeline.store.landing import Landing, make_folder
+from identity_pipeline.store.location import database_url
+from identity_pipeline.store.migrate import revisions
+
+COLUMNS = ("check", "outcome", "message")
+_FREE_BYTES = 2**30
+_PYTHON = ((3, 11), (3, 14))
+
+
+class Finding(NamedTuple):
+    """What one check found: ``ok``, ``warning`` (nobody must act now), ``failed`` or ``skipped``, and the advice."""
+
+    outcome: str
+    message: str
+
+
+Findings = Iterator[Finding]
+
+
+@click.command()
+@output.as_json_option
+def doctor(*, as_json: bool) -> None:
+    """Check everything that a load needs, and say what to do about what is wrong.
+
+    Exit status 1 if a check failed; a warning alone does not count.
+    """
+    rows = []
+    for name, check in CHECKS.items():
+        unanswered = name in NEED_DATABASE and any(row["check"] == "database" and row["outcome"] == "failed" for row in rows)
+        findings = [Finding("skipped", "needs the database")] if unanswered else _found(check)
+        rows += [{"check": name, **finding._asdict()} for finding in findings]
+    output.show(rows, COLUMNS, as_json=as_json)
+    if any(row["outcome"] == "failed" for row in rows):
+        raise SystemExit(1)
+
+
+def _found(check: Callable[[], Findings]) -> list[Finding]:
+    found = []
+    try:
+        found += check()
+    except PipelineError as error:
+        found.append(Finding("failed", str(error)))
+    except Exception as error:  # noqa: BLE001 - one check that breaks must not hide what the others say
+        found.append(Finding("failed", f"could not be checked ({type(error).__name__})"))
+    return found
+
+
+def _python() -> Findings:
+    oldest, beyond = _PYTHON
+    here = ".".join(map(str, sys.version_info[:3]))
+    if oldest <= sys.version_info[:2] < beyond:
+        yield Finding("ok", here)
+    else:
+        yield Finding("failed", f"this is Python {here}: use {'.'.join(map(str, oldest))} or later, before {'.'.join(map(str, beyond))}")
+
+
+def _database() -> Findings:
+    found = revisions(database_url())
+    where = "IDENTITY_DATABASE_URL" if settings.database_url() else f"embedded in {settings.home()}"
+    yield Finding("failed", found.faults) if found.faults else Finding("ok", f"PostgreSQL {found.server}, schema {found.current}, {where}")
+
+
+def _dagster_home() -> Findings:
+    given = os.environ.get("DAGSTER_HOME")
+    folder = Path(given) if given else services.project()
+    if not folder.is_dir():
+        yield Finding("failed", f"DAGSTER_HOME is {folder}, which is no folder: set it to the project's folder, which has dagster.yaml")
+    elif not (folder / "dagster.yaml").is_file():
+        yield Finding(
+            "failed",
+            f"{folder} has no dagster.yaml, so Dagster keeps its runs in files there: set DAGSTER_HOME to the project's folder",
+        )
+    else:
+        yield Finding("ok", f"{folder}" if given else f"{folder} (DAGSTER_HOME is not set; the project's folder is taken)")
+
+
+def _dagster_storage() -> Findings:
+    services.project()
+    with dg.DagsterInstance.get() as instance:
+        instance.get_runs(limit=1)
+    yield Finding("ok", "runs and events can be read")
+
+
+def _daemon() -> Findings:
+    services.project()
+    with dg.DagsterInstance.get() as instance:
+        statuses = instance.get_daemon_statuses()
+    ill = [name.lower() for name, status in statuses.items() if status.required and not status.healthy]
+    waiting = any(source.schedule or source.full_refresh_schedule or source.sensor for source in declarations().sources.values())
+    if ill:
+        yield Finding(
+            "failed" if waiting else "warning",
+            f"no sign of life of {', '.join(ill)}: schedules, sensors and the queue stand still: start Dagster (make dev, or "
+            "dagster-daemon run); `identity-pipeline ingest` brings a daemon of its own",
+        )
+    else:
+        yield Finding("ok", "alive")
+
+
+def _landing() -> Findings:
+    url = settings.landing_url()
+    shown = url.partition("?")[0]
+    try:
+        system, folder = Landing(url).at()
+        make_folder(system, folder)
+        path = f"{folder}/.doctor-{os.getpid()}"
+        with system.open_output_stream(path) as stream:
+            stream.write(b"written by identity-pipeline doctor")
+        system.delete_file(path)
+    except (OSError, ValueError) as error:
+        yield Finding("failed", f"{shown} cannot be written ({type(error).__name__}): make it writable, or set IDENTITY_LANDING_URL")
+        return
+    yield Finding("ok", f"{shown} can be written")
+    if "://" in url:
+        return
+    free = shutil.disk_usage(url).free
+    told = f"{free / 2**30:.1f} GB free for the landing"
+    yield Finding("ok", told) if free >= _FREE_BYTES else Finding("failed", f"{told}: free some space; a load lands its records there")
+
+
+def _sources() -> Findings:
+    folder = settings.sources_folder()
+    if not folder.is_dir():
+        yield Finding("failed", f"{folder} is no folder: make it, or set IDENTITY_SOURCES")
+        return
+    declared = declarations()
+    yield from (Finding("failed", str(problem)) for problem in declared.problems)
+    if not declared.sources:
+        yield Finding("warning", f"no source in {folder}: `identity-pipeline sources new SOURCE_TYPE NAME` writes a file to fill in")
+    else:
+        yield Finding("ok", f"{len(declared.sources)} declared in {folder}")
+
+
+def _environment() -> Findings:
+    faults = [fault for source in declarations().sources.values() for fault in missing(source)]
+    yield from (Finding("failed", fault) for fault in faults)
+    if not faults:
+        yield Finding("ok", "every environment variable that a source names is set")
+
+
+def _encryption() -> Findings:
+    keys = credential_store.keys()
+    place = credential_store.VARIABLE if os.environ.get(credential_store.VARIABLE) else str(credential_store.key_file())
+    if keys:
+        yield Finding("ok", f"{len(keys)} of {place}")
+    else:
+        yield Finding("ok", f"none yet: {place} is made when the first credential is stored")
+
+
+def _credentials() -> Findings:
+    url = database_url()
+    faults = credential_store.unreadable(url)
+    stored = {row["name"] for row in credential_store.listing(url)}
+    for source in declarations().sources.values():
+        for setting, name in credentials(source).items():
+            if name not in stored:
+                faults.append(f"{source.name}: config.{setting}: there is no credential {name!r}: identity-pipeline credentials set {name}")
+    yield from (Finding("failed", fault) for fault in faults)
+    if not faults:
+        yield Finding("ok", f"{len(stored)} stored, all of them open")
+
+
+def _code_location() -> Findings:
+    # What is wrong with a source has its own check; here it would be said a second time, as a log line.
+    log = logging.getLogger("identity_pipeline.sources")
+    log.disabled = True
+    try:
+        assets.definitions()
+    finally:
+        log.disabled = False
+    yield Finding("ok", f"loads, executor {settings.executor()}")
+
+
+def _dead_loads() -> Findings:
+    after = 2 * ledger.LEASE_SECONDS
+    dead = listing.dead_loads(database_url(), after)
+    for load in dead:
+        yield Finding(
+            "warning",
+            f"{load['source_name']}: load {load['load_id']} of run {load['run_id']} gave no sign of life for {after:.0f} s: nothing to do, "
+            "the source's next load takes over",
+        )
+    if not dead:
+        yield Finding("ok", "none")
+
+
+def _dead_runs() -> Findings:
+    services.project()
+    alive = ledger.running_runs(database_url(), within=GRACE.total_seconds())
+    with dg.DagsterInstance.get() as instance:
+        started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], updated_before=datetime.now(UTC) - GRACE)
+        dead = [run.run_id for run in instance.get_runs(started) if run.run_id not in alive]
+    for run_id in dead:
+        yield Finding("warning", f"run {run_id} counts as started but gives no sign of life: the sensor dead_runs closes it")
+    if not dead:
+        yield Finding("ok", "none")
+
+
+CHECKS: dict[str, Callable[[], Findings]] = {
+    "python": _python,
+    "database": _database,
+    "dagster_home": _dagster_home,
+    "dagster_storage": _dagster_storage,
+    "daemon": _daemon,
+    "landing": _landing,
+    "sources": _sources,
+    "environment": _environment,
+    "encryption_key": _encryption,
+    "credentials": _credentials,
+    "code_location": _code_location,
+    "dead_loads": _dead_loads,
+    "dead_runs": _dead_runs,
+}
+
+NEED_DATABASE = frozenset({"dagster_storage", "daemon", "credentials", "dead_loads", "dead_runs"})
