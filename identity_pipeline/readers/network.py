@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -22,6 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import create_connection
+from urllib3.util.ssl_ import create_urllib3_context
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, SourceRejected, SourceUnavailable
@@ -211,9 +213,7 @@ def check_url(url: str, setting: str = "url") -> str:
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         raise ConfigurationError(f"{setting}: {shown(url)} is not an https:// address: only those are read")
     if "@" in parts.netloc:
-        raise ConfigurationError(
-            f"{setting}: the address holds a user name or password: remove it; credentials have their own setting"
-        )
+        raise ConfigurationError(f"{setting}: the address holds a user name or password: remove it; credentials have their own setting")
     authority = _AUTHORITY.fullmatch(parts.netloc)
     if not authority:
         raise ConfigurationError(
@@ -226,9 +226,7 @@ def check_url(url: str, setting: str = "url") -> str:
             f"{setting}: {shown(url)} is not encrypted: use https:// (plain http:// is for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS)"
         )
     if parts.scheme == "https" and authority["port"] not in {None, "443"} and not _is_listed(host):
-        raise ConfigurationError(
-            f"{setting}: {shown(url)} is not on port 443: other ports are for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS"
-        )
+        raise ConfigurationError(f"{setting}: {shown(url)} is not on port 443: other ports are for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS")
     if authority["port"] and not 0 < int(authority["port"]) < 65536:
         raise ConfigurationError(f"{setting}: {shown(url)} has no such port: it is a number up to 65535")
     return url.partition("#")[0]
@@ -319,10 +317,14 @@ class _TLSPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """Sends to checked addresses over checked connections."""
+    """Sends to checked addresses over checked connections. ``context`` is TLS as we want it."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options, ssl_minimum_version=ssl.TLSVersion.TLSv1_2)
+        super().init_poolmanager(*args, **options, ssl_context=self._context)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
@@ -340,21 +342,24 @@ def session() -> requests.Session:
     """A session whose every connection passes the guard.
 
     It reads no proxy and no ``.netrc`` from the environment, follows no redirect, and verifies
-    certificates against the bundle in REQUESTS_CA_BUNDLE or SSL_CERT_FILE, else the public one.
+    certificates against the bundles that REQUESTS_CA_BUNDLE and SSL_CERT_FILE name, else the public one.
 
     Raises:
-        ConfigurationError: that bundle does not exist.
+        ConfigurationError: such a bundle does not exist or is none.
     """
     client = _Session()
     client.trust_env = False  # a proxy would be the peer that is checked, .netrc would add credentials
-    for scheme in ("http://", "https://"):
-        client.mount(scheme, _Adapter())
+    context = create_urllib3_context(ssl_minimum_version=ssl.TLSVersion.TLSv1_2)
     for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
         if bundle := os.environ.get(name):
-            if not os.path.exists(bundle):  # noqa: PTH110 - a name from the environment, a file or a folder
-                raise ConfigurationError(f"{name} names a certificate bundle that does not exist: correct or unset it")
-            client.verify = bundle
-            break
+            try:
+                folder = Path(bundle).is_dir()
+                context.load_verify_locations(None if folder else bundle, bundle if folder else None)
+            except OSError as error:
+                raise ConfigurationError(f"{name} names no certificate bundle ({type(error).__name__}): correct or unset it") from None
+            client.verify = bundle  # requests would add the public one otherwise
+    for scheme in ("http://", "https://"):
+        client.mount(scheme, _Adapter(context))
     return client
 
 
@@ -387,9 +392,7 @@ def follow(
         onward = check_url(urljoin(url, target), f"redirect from {shown(url)}")
         before, after = urlsplit(url), urlsplit(onward)
         if before.scheme == "https" and after.scheme != "https":
-            raise ConfigurationError(
-                f"GET {shown(url)} redirects to {shown(onward)}, which is not encrypted: give an https:// address"
-            )
+            raise ConfigurationError(f"GET {shown(url)} redirects to {shown(onward)}, which is not encrypted: give an https:// address")
         if before[:2] != after[:2]:
             sent = {name: value for name, value in sent.items() if name.lower() in _TRAVELS}
         url = onward

@@ -350,10 +350,21 @@ def test_a_private_authority_is_trusted_only_when_named(
         network.session().get(server.url + "/file")
     monkeypatch.setenv(variable, str(authority.bundle))
     assert network.session().get(server.url + "/file").content == b"content"
-    monkeypatch.setenv(variable, str(authority.bundle) + ".gone")
-    with pytest.raises(ConfigurationError, match=variable):
-        network.session()
+    for none in (authority.bundle.with_suffix(".gone"), Path(__file__)):
+        monkeypatch.setenv(variable, str(none))
+        with pytest.raises(ConfigurationError, match=variable):
+            network.session()
     assert len(server.requests) == 1
+
+
+def test_two_named_authorities_are_both_trusted(server: FileServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = Authority(tmp_path / "other")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.bundle))
+    with FileServer(other) as second:
+        second.put("/file", b"second")
+        client = network.session()
+        assert [client.get(one.url + "/file").content for one in (server, second)] == [b"content", b"second"]
 
 
 def test_a_certificate_of_another_name_or_out_of_date_is_refused(authority: Authority) -> None:

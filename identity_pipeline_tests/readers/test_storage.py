@@ -1,0 +1,380 @@
+"""Files over https: whole, bounded, unpacked, and only when they are not the same as before."""
+
+import gzip
+import resource
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from identity_pipeline.core.errors import (
+    ConfigurationError,
+    ContractBroken,
+    CredentialError,
+    LimitExceeded,
+    PermissionDenied,
+    RateLimited,
+    SourceRejected,
+    SourceUnavailable,
+    TruncatedBody,
+)
+from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.readers import storage
+from identity_pipeline.readers.storage import direct, https_file
+from identity_pipeline_tests.servers import faults
+from identity_pipeline_tests.servers.faults import FaultProxy
+from identity_pipeline_tests.servers.files import Authority, FileServer
+
+BODY = b"id,name\n" + b"".join(b"%d,Ann\n" % n for n in range(50))
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    made = Authority(tmp_path)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.bundle))
+    monkeypatch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
+    return made
+
+
+@pytest.fixture
+def server(authority: Authority) -> Iterator[FileServer]:
+    with FileServer(authority) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server: FileServer, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A server whose answers are spoiled as planned; the true ones are ``BODY``."""
+    # the proxy forwards in plain HTTP
+    with FileServer(None) as plain:
+        plain.put("/f.csv", BODY)
+        with FaultProxy(plain.url, tls=authority.context()) as proxy:
+            yield proxy
+
+
+def meter() -> Meter:
+    return Meter(sleep=lambda _: None, log=lambda _: None)
+
+
+def fetch(url: str, window: Window | None = None, **options: Any) -> bytes | None:
+    """The content, None if the file is left out as unchanged."""
+    found = [stored.file.read() for stored in https_file(url, window or Window(meter=meter()), **options)]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def after(url: str, window: Window | None = None, **options: Any) -> dict[str, str]:
+    """The versions that a load leaves behind."""
+    window = window or Window(meter=meter())
+    fetch(url, window, **options)
+    return window.meter.files
+
+
+def again(versions: dict[str, str], **options: Any) -> Window:
+    return Window(versions=versions, meter=meter(), **options)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_file_arrives_as_it_is_however_it_is_sent(server: FileServer, framing: str, packed: bool) -> None:
+    url = server.put("/f.csv", BODY, framing=framing, packed=packed)
+    window = Window(meter=meter())
+    assert fetch(url, window) == BODY
+    assert window.meter.requests == 1
+    assert 0 < window.meter.bytes_read < len(BODY) + (1 if not packed else 0)
+    assert window.meter.warnings == []
+    assert abs((datetime.now(UTC) - (window.meter.source_time or datetime.min.replace(tzinfo=UTC))).total_seconds()) < 10
+
+
+def test_a_file_of_unknown_length_is_read_with_a_warning(server: FileServer) -> None:
+    window = Window(meter=meter())
+    assert fetch(server.put("/f.csv", BODY, framing="none"), window) == BODY
+    assert "length_not_verified" in window.meter.warnings[0]
+
+
+GZIPPED = gzip.compress(BODY)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [GZIPPED, gzip.compress(BODY[:100]) + gzip.compress(BODY[100:]), GZIPPED + bytes(512), gzip.compress(b"") + GZIPPED],
+    ids=["one member", "two members", "padded", "empty member first"],
+)
+def test_a_gzip_file_is_unpacked_whatever_its_name(server: FileServer, body: bytes, packed: bool) -> None:
+    assert fetch(server.put("/f.csv", body, packed=packed, content_type="application/octet-stream")) == BODY
+
+
+@pytest.mark.parametrize("cut", range(2, len(GZIPPED), 7))
+def test_a_gzip_file_that_breaks_off_anywhere_is_an_error(cut: int) -> None:
+    with pytest.raises(TruncatedBody):
+        storage.spool([GZIPPED[:cut]], 10_000)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 50])
+def test_a_gzip_file_may_come_in_any_pieces(size: int) -> None:
+    two = gzip.compress(BODY[:100]) + gzip.compress(BODY[100:])
+    with storage.spool([two[at : at + size] for at in range(0, len(two), size)], 10_000)[0] as file:
+        assert file.read() == BODY
+
+
+@pytest.mark.parametrize("tail", [b"garbage", b"\x1f\x8b", bytes(3) + b"x"])
+def test_something_else_after_a_gzip_file_is_an_error(tail: bytes) -> None:
+    with pytest.raises(TruncatedBody):
+        storage.spool([GZIPPED + tail], 10_000)
+
+
+def test_a_damaged_gzip_file_is_an_error() -> None:
+    damaged = bytearray(GZIPPED)
+    damaged[-6] ^= 1
+    with pytest.raises(TruncatedBody):
+        storage.spool([bytes(damaged)], 10_000)
+
+
+def test_a_file_at_the_limit_is_read_and_one_byte_more_is_not(server: FileServer) -> None:
+    for options in ({}, {"framing": "chunked"}, {"packed": True}):
+        url = server.put("/f.csv", BODY, **options)
+        assert fetch(url, max_bytes=len(BODY)) == BODY
+        with pytest.raises(LimitExceeded, match="raise max_bytes"):
+            fetch(url, max_bytes=len(BODY) - 1)
+
+
+def test_a_length_above_the_limit_is_refused_before_the_body_is_read(server: FileServer) -> None:
+    window = Window(meter=meter())
+    with pytest.raises(LimitExceeded):
+        fetch(server.put("/f.csv", bytes(1_000_000)), window, max_bytes=999_999)
+    assert window.meter.bytes_read == 0
+
+
+def bomb(megabytes: int) -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    return b"".join([*(packer.compress(bytes(2**20)) for _ in range(megabytes)), packer.flush()])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_bomb_is_stopped_early_in_little_memory(server: FileServer, packed: bool) -> None:
+    url = server.put("/f.csv", bomb(100), packed=packed)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(LimitExceeded):
+        fetch(url, max_bytes=2_000_000_000)
+    with pytest.raises(LimitExceeded):
+        fetch(url)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"etag": 'W/"1"'}, {"modified": "Mon, 13 Apr 2026 10:00:00 GMT"}])
+def test_an_unchanged_file_is_not_sent_again(server: FileServer, how: dict[str, str]) -> None:
+    url = server.put("/f.csv", BODY, **how)
+    versions = after(url)
+    window = again(versions)
+    assert fetch(url, window) is None
+    assert window.meter.bytes_read == 0
+    assert window.meter.files == versions
+    server.put("/f.csv", BODY + b"50,Bob\n", **{name: value.replace("1", "2") for name, value in how.items()})
+    assert fetch(url, again(versions)) == BODY + b"50,Bob\n"
+
+
+def test_the_same_content_under_another_tag_is_unchanged(server: FileServer) -> None:
+    versions = after(server.put("/f.csv", BODY, etag='"1"'))
+    url = server.put("/f.csv", BODY, etag='"2"', packed=True)
+    window = again(versions)
+    assert fetch(url, window) is None
+    assert fetch(url, again(window.meter.files)) is None
+    assert server.requests[-1][1]["If-None-Match"] == '"2"'
+
+
+def test_a_file_without_tag_and_date_is_compared_by_content(server: FileServer) -> None:
+    url = server.put("/f.csv", BODY)
+    versions = after(url)
+    assert fetch(url, again(versions)) is None
+    server.put("/f.csv", BODY[:-1])
+    assert fetch(url, again(versions)) == BODY[:-1]
+
+
+def test_an_unchanged_file_is_read_again_where_more_is_asked_for(server: FileServer) -> None:
+    url = server.put("/f.csv", BODY, etag='"1"')
+    early, late = ({"cursor_column": "at", "cursor_type": "timestamp", "lower": f"2026-0{m}-01T00:00:00Z"} for m in (1, 2))
+    whole = after(url, rules="a")
+    part = after(url, again({}, **late), rules="a")
+    name = next(iter(whole))
+    for versions, options, rules, same in (
+        (whole, {}, "a", True),
+        (whole, early, "a", True),
+        (whole, {}, "b", False),
+        (whole, {"full_refresh": True}, "a", False),
+        (whole, {"objects": (name,)}, "a", False),
+        (part, late, "a", True),
+        (part, early, "a", False),
+        (part, late | {"cursor_column": "other"}, "a", False),
+        (part, {}, "a", False),
+        ({name: "nonsense"}, {}, "a", False),
+        ({name: '{"unknown": 1}'}, {}, "a", False),
+    ):
+        assert (fetch(url, again(versions, **options), rules=rules) is None) == same, (versions, options, rules)
+
+
+def test_another_query_is_not_asked_for_by_the_old_tag(server: FileServer) -> None:
+    url = server.put("/f.csv", BODY, etag='"1"')
+    versions = after(url + "?list=1")
+    assert fetch(url + "?list=2", again(versions)) is None, "the content says so, not the tag"
+    assert "If-None-Match" not in server.requests[-1][1]
+
+
+def test_a_version_is_noted_only_when_the_file_was_read_to_the_end(server: FileServer) -> None:
+    window = Window(meter=meter())
+    reading = https_file(server.put("/f.csv", BODY), window)
+    next(reading)
+    reading.close()
+    assert window.meter.files == {}
+
+
+def test_neither_name_nor_version_holds_the_query(server: FileServer) -> None:
+    versions = after(server.put("/f.csv", BODY, etag='"1"') + "?signature=SECRET")
+    assert list(versions) == [server.url + "/f.csv"]
+    assert "SECRET" not in str(versions)
+
+
+def test_a_name_that_is_not_this_file_is_refused(server: FileServer) -> None:
+    with pytest.raises(ConfigurationError, match="one file"):
+        fetch(server.put("/f.csv", BODY), again({}, objects=("other.csv",)))
+
+
+# --- faults -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.status(500),
+        faults.status(503, Retry_After="2"),
+        faults.status(429, Retry_After="1"),
+        faults.reset,
+        faults.reset_in_body,
+        faults.short_body,
+        faults.open_chunks,
+        faults.cut_gzip,
+    ],
+    ids=["500", "503", "429", "reset", "reset in body", "short body", "open chunks", "cut gzip"],
+)
+def test_a_passing_fault_is_passed_by(proxy: FaultProxy, fault: faults.Fault) -> None:
+    window = Window(meter=meter())
+    proxy.plan([fault, fault])
+    assert fetch(proxy.url + "/f.csv", window) == BODY
+    assert window.meter.requests == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (faults.status(500), SourceUnavailable),
+        (faults.status(429), RateLimited),
+        (faults.reset, SourceUnavailable),
+        (faults.reset_in_body, SourceUnavailable),
+        (faults.short_body, TruncatedBody),
+        (faults.open_chunks, TruncatedBody),
+        (faults.cut_gzip, TruncatedBody),
+    ],
+)
+def test_a_fault_that_stays_ends_the_read_after_five_times(proxy: FaultProxy, fault: faults.Fault, error: type[Exception]) -> None:
+    with pytest.raises(error, match="asked 5 times") as caught:
+        fetch(proxy.plan([fault] * 5).url + "/f.csv?key=SECRET")
+    assert len(proxy.requests) == 5
+    assert "SECRET" not in str(caught.value)
+    assert "/f.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [
+        (401, CredentialError, "login"),
+        (403, PermissionDenied, "expired"),
+        (404, SourceRejected, "correct the address"),
+        (410, SourceRejected, "gone"),
+        (206, ContractBroken, "answered 206"),
+        (304, ContractBroken, "answered 304"),
+    ],
+)
+def test_a_refusal_is_told_at_once_with_advice(proxy: FaultProxy, status: int, error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        fetch(proxy.plan([faults.status(status)]).url + "/f.csv")
+    assert len(proxy.requests) == 1
+
+
+def test_the_wait_that_the_server_asks_for_is_kept(proxy: FaultProxy) -> None:
+    waits: list[float] = []
+    window = Window(meter=Meter(sleep=waits.append, log=lambda _: None))
+    fetch(proxy.plan([faults.status(503, Retry_After="7"), faults.status(429, Retry_After="11")]).url + "/f.csv", window)
+    assert waits == [7, 11]
+    assert window.meter.throttled_seconds == 18
+    with pytest.raises(RateLimited, match="asks us to wait 86,400 s"):
+        fetch(proxy.plan([faults.status(429, Retry_After="86400")]).url + "/f.csv")
+
+
+def test_a_web_page_is_no_file(server: FileServer) -> None:
+    page = b"<!DOCTYPE html><html><body>Sign in</body></html>"
+    for kind in ("text/html; charset=utf-8", "text/csv"):
+        with pytest.raises(SourceRejected, match="web page instead of a file"):
+            fetch(server.put("/f.csv", page, content_type=kind))
+
+
+def test_a_slow_server_is_given_up_at_the_deadline(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    started = datetime.now(UTC)
+    with pytest.raises(SourceUnavailable, match=r"within 0\.5 s"):
+        fetch(proxy.plan([faults.drip("HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")]).url + "/f.csv", deadline=0.5)
+    assert (datetime.now(UTC) - started).total_seconds() < 3
+
+
+def test_a_packing_that_was_not_asked_for_is_refused(server: FileServer) -> None:
+    with pytest.raises(ContractBroken, match="'br'"):
+        fetch(server.put("/f.csv", BODY, headers={"Content-Encoding": "br"}))
+
+
+def test_an_untrusted_certificate_is_the_operators_to_mend(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = server.put("/f.csv", BODY) + "?key=SECRET"
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(ConfigurationError, match="certificate") as caught:
+        fetch(url)
+    assert "SECRET" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_server_that_is_not_there_may_be_tried_later(server: FileServer) -> None:
+    with pytest.raises(SourceUnavailable, match="asked 5 times") as caught:
+        fetch("https://127.0.0.1:1/f.csv?key=SECRET")
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_redirect_to_a_forbidden_host_is_not_tried_again(proxy: FaultProxy) -> None:
+    with pytest.raises(ConfigurationError):
+        fetch(proxy.plan([faults.redirect("https://169.254.169.254/")]).url + "/f.csv")
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        ("https://docs.google.com/spreadsheets/d/aB-1/edit#gid=7", "https://docs.google.com/spreadsheets/d/aB-1/export?format=csv&gid=7"),
+        ("https://docs.google.com/spreadsheets/d/aB-1/edit?usp=sharing", "https://docs.google.com/spreadsheets/d/aB-1/export?format=csv"),
+        (
+            "https://docs.google.com/spreadsheets/d/aB-1/edit?gid=7#gid=7",
+            "https://docs.google.com/spreadsheets/d/aB-1/export?format=csv&gid=7",
+        ),
+        ("https://drive.google.com/file/d/aB-1/view?usp=sharing", "https://drive.google.com/uc?export=download&id=aB-1"),
+        ("https://www.dropbox.com/s/x/f.csv?dl=0", "https://www.dropbox.com/s/x/f.csv?dl=1"),
+        ("https://www.dropbox.com/scl/fi/x/f.csv?rlkey=k&dl=0", "https://www.dropbox.com/scl/fi/x/f.csv?rlkey=k&dl=1"),
+        ("https://github.com/o/r/blob/main/a/f.csv", "https://raw.githubusercontent.com/o/r/main/a/f.csv"),
+        ("https://docs.google.com.evil.com/spreadsheets/d/a/edit", "https://docs.google.com.evil.com/spreadsheets/d/a/edit"),
+        ("https://example.com/f.csv?dl=0", "https://example.com/f.csv?dl=0"),
+    ],
+)
+def test_the_page_of_a_file_leads_to_the_file(page: str, file: str) -> None:
+    assert direct(page) == file
