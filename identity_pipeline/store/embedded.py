@@ -25,10 +25,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
-from psycopg import pq
-from psycopg.conninfo import make_conninfo
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, TargetUnavailable
@@ -76,7 +75,7 @@ _SETTINGS = {
 }
 
 
-class _PortTaken(Exception):  # noqa: N818 - never leaves this module
+class _PortTaken(Exception):
     """Something else listens on the port."""
 
 
@@ -100,7 +99,7 @@ class _Cluster:
 
     @property
     def url(self) -> str:
-        return f"postgresql://{USER}:{self.password}@{HOST}:{self.port}/{DATABASE}"
+        return f"postgresql://{USER}:{quote(self.password, safe='')}@{HOST}:{self.port}/{DATABASE}"
 
 
 def _silent(_message: str) -> None:
@@ -168,7 +167,11 @@ def url(home: Path | None = None) -> str | None:
 
 
 def running(home: Path | None = None) -> bool:
-    """True when the server accepts connections."""
+    """True when the server accepts connections.
+
+    Raises:
+        ConfigurationError: it refuses the password that we have of it, or the state file cannot be read.
+    """
     cluster = _read(home or settings.home())
     return cluster is not None and _accepts(cluster)
 
@@ -393,18 +396,27 @@ def _adopt(cluster: _Cluster, programs: binaries.Programs, deadline: float) -> N
 
 def _open(cluster: _Cluster) -> None:
     """Make the database, which initdb does not, and see that the password is the right one."""
-    address = make_conninfo(cluster.url, dbname="postgres", connect_timeout=10)
     try:
-        with psycopg.connect(address, autocommit=True) as connection:
+        with _connect(cluster, timeout=10) as connection:
             if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).fetchall():
                 connection.execute(f"CREATE DATABASE {DATABASE}")
     except psycopg.OperationalError as error:
         if "password authentication failed" not in str(error):
             raise TargetUnavailable(f"the embedded Postgres has started, but does not answer on port {cluster.port}: try again") from None
-        raise ConfigurationError(
-            f"the embedded Postgres in {cluster.folder} refuses the password in postgres.json: delete that file and run "
-            "`identity-pipeline db stop` and `identity-pipeline db start` (the data stay, the password is set anew)"
-        ) from None
+        raise _wrong_password(cluster) from None
+
+
+def _connect(cluster: _Cluster, *, timeout: int) -> psycopg.Connection:
+    return psycopg.connect(
+        host=HOST, port=cluster.port, user=USER, password=cluster.password, dbname="postgres", connect_timeout=timeout, autocommit=True
+    )
+
+
+def _wrong_password(cluster: _Cluster) -> ConfigurationError:
+    return ConfigurationError(
+        f"the embedded Postgres in {cluster.folder} refuses the password in postgres.json: delete that file and run "
+        "`identity-pipeline db start` (the data stay, the password is set anew)"
+    )
 
 
 # -- the server's process -----------------------------------------------------------------------
@@ -466,8 +478,13 @@ def _stop(cluster: _Cluster, programs: binaries.Programs, deadline: float) -> No
 def _accepts(cluster: _Cluster) -> bool:
     if not _postmaster(cluster):
         return False
-    address = make_conninfo(host=HOST, port=cluster.port, user=USER, dbname=DATABASE, connect_timeout=2)
-    return pq.PGconn.ping(address.encode()) == pq.Ping.OK
+    try:
+        with _connect(cluster, timeout=2):
+            return True
+    except psycopg.OperationalError as error:
+        if "password authentication failed" in str(error):
+            raise _wrong_password(cluster) from None
+        return "too many clients" in str(error) or "slots are reserved" in str(error)
 
 
 def _pid(cluster: _Cluster) -> int | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import random
 import shutil
 import signal
 import socket
@@ -26,8 +27,10 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for homes; their servers are stopped and all is deleted at the end."""
+    first = free_port()
+    monkeypatch.setattr(embedded, "PORTS", range(first, first + 10))
     folder = clusters.place("embedded-")
     yield folder
     for home in folder.iterdir():
@@ -38,6 +41,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def _home() -> Iterator[Path]:
     folder = clusters.place("embedded-")
+    embedded.start(folder / "home", port=free_port())
     yield folder / "home"
     clusters.remove(folder / "home")
     shutil.rmtree(folder)
@@ -74,16 +78,16 @@ def _cluster(home: Path) -> embedded._Cluster:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """A port that neither another worker's server nor an outgoing connection takes while ours is stopped."""
+    return next(port for port in iter(lambda: random.randrange(20_000, 32_000), 0) if embedded._free(port))
 
 
-def starter(home: Path, then: str = "") -> subprocess.Popen[str]:
+def starter(home: Path, port: int | None = None, then: str = "") -> subprocess.Popen[str]:
     """Another process, in a session of its own, that starts the server of ``home``."""
     script = (
         "import sys, pathlib, time\nfrom identity_pipeline.store import embedded\n"
         "say = lambda text: print(text, flush=True)\n"
-        f"say(embedded.start(pathlib.Path(sys.argv[1]), progress=say))\n{then}"
+        f"say(embedded.start(pathlib.Path(sys.argv[1]), port={port}, progress=say))\n{then}"
     )
     command = [sys.executable, "-c", script, str(home)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], start_new_session=True)
@@ -233,8 +237,8 @@ def test_a_first_start_passes_over_taken_ports(place: Path, taken: int, monkeypa
 
 
 def test_two_starts_at_once_make_one_server(place: Path):
-    home = place / "home"
-    said = [process.communicate(timeout=60)[0].splitlines() for process in [starter(home), starter(home)]]
+    home, port = place / "home", free_port()
+    said = [process.communicate(timeout=60)[0].splitlines() for process in [starter(home, port), starter(home, port)]]
     assert said[0][-1] == said[1][-1] == embedded.url(home)
     assert sum("initialising database (first start)" in lines for lines in said) == 1
     assert ask(said[0][-1], "select count(*) from pg_database where datname = 'identity'") == [(1,)]
@@ -242,7 +246,7 @@ def test_two_starts_at_once_make_one_server(place: Path):
 
 def test_the_server_outlives_ctrl_c_and_the_end_of_its_starter(home: Path):
     embedded.stop(home)
-    with starter(home, "time.sleep(60)") as process:
+    with starter(home, then="time.sleep(60)") as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
         url = next(line.strip() for line in lines if line.startswith("postgresql://"))
@@ -311,6 +315,17 @@ def test_a_lost_or_broken_state_file_costs_the_password_not_the_data(home: Path)
     after = embedded.start(home)
     assert after != before
     assert ask(after, "select * from outlasting") == [(1,)]
+
+
+def test_a_password_that_the_server_refuses_is_said_to_be_wrong(home: Path):
+    state = json.loads((home / "postgres.json").read_text())
+    (home / "postgres.json").write_text(json.dumps({**state, "password": "of an old backup"}))
+    try:
+        for call in (embedded.start, embedded.running):
+            with pytest.raises(ConfigurationError, match=r"refuses the password in postgres.json: delete that file"):
+                call(home)
+    finally:
+        (home / "postgres.json").write_text(json.dumps(state))
 
 
 def test_a_moved_home_keeps_its_server(home: Path):
