@@ -11,7 +11,7 @@ def spellings(name: str) -> tuple[str, ...]:
     """``email_address``, ``Email Address``, ``email-address``, ``EmailAddress``, ``EMAIL ADDRESS`` and the like."""
     words = name.split("_")
     titled = [word.capitalize() for word in words]
-    upper = ["ID" if word == "id" else word.capitalize() for word in words]
+    upper = [word.upper() if word in {"id", "zip"} else word.capitalize() for word in words]
     first = [titled[0], *words[1:]]
     camel = [words[0], *titled[1:]]
     found = [mark.join(style) for style in (words, titled, upper, first, [word.upper() for word in words]) for mark in "_ -"]
