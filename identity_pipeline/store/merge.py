@@ -195,7 +195,7 @@ class _Merger:
         rows = self.connection.execute(
             """
             select p.n, r.external_id is null,
-                   case when r.load_id = %(load)s or not %(full)s then r.raw ->> %(cursor)s end
+                   case when r.record_hash is not null and (r.load_id = %(load)s or not %(full)s) then r.raw ->> %(cursor)s end
             from pg_temp.probe p
             left join lateral (
                 select external_id, record_hash, load_id, raw from identity.records
@@ -215,12 +215,15 @@ class _Merger:
         return new, pa.array([n for n, _ in changed], pa.int32()), pa.array([text for _, text in changed], pa.string())
 
     def _stale(self, changed: pa.Array, stored: pa.Array, keys: pa.Array | None) -> pa.Array:
-        """Which changed records are older than what is stored. A stored date in the future is not believed."""
+        """Which changed records are older than what is stored; one without a cursor value is older than one with.
+
+        A stored date in the future is not believed.
+        """
         if keys is None or self.rules.versions is None or not len(changed):
             return pa.array([False] * len(changed), pa.bool_())
         kept = self.rules.versions.keys(stored)
         arriving = pc.cast(keys.take(changed), kept.type)
-        older = pc.fill_null(pc.less(arriving, kept), False)
+        older = pc.and_(pc.is_valid(kept), pc.fill_null(pc.less(arriving, kept), True))
         if self.rules.versions.type == "timestamp":
             now = self.connection.execute("select statement_timestamp()").fetchone()
             older = pc.and_(older, pc.fill_null(pc.less_equal(kept, pa.scalar(now[0], kept.type)), False))  # type: ignore[index]
