@@ -186,7 +186,8 @@ def test_a_customary_header_is_the_external_id(header: str) -> None:
 def test_customary_headers_feed_the_canonical_fields(server: FileServer) -> None:
     server.put(
         PATH,
-        b"Customer Id,E-Mail,Mobile Phone,First Name,LAST_NAME,ZIP Code,companyName\n7,Ann@Lee-Family.net,+49 30 1234567,Ann,Lee,01234,ACME\n",
+        b"Customer Id,E-Mail,Mobile Phone,First Name,LAST_NAME,ZIP Code,companyName\n"
+        b"7,Ann@Lee-Family.net,+49 30 1234567,Ann,Lee,01234,ACME\n",
     )
     found, _ = load(CsvUrl(url=server.url + PATH), window())
     (row,) = canonicalise(to_table(found), CsvUrl.field_map).to_pylist()
