@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -85,7 +85,7 @@ class _Cluster:
 
     folder: Path
     port: int
-    password: str
+    password: str = field(repr=False)
     name: str
     ready: bool = False
 
@@ -115,7 +115,7 @@ def start(home: Path | None = None, *, port: int | None = None, timeout: float =
         ConfigurationError: the port is taken, or the folder cannot be used: the message says which and what to do.
         TargetUnavailable: the server is not up within ``timeout`` seconds.
     """
-    home = home or settings.home()
+    home = (home or settings.home()).absolute()
     deadline = time.monotonic() + timeout
     cluster = _read(home)
     if cluster and cluster.ready and _accepts(cluster):
@@ -145,7 +145,7 @@ def stop(home: Path | None = None, *, timeout: float = 60) -> bool:
     Raises:
         TargetUnavailable: it did not stop within ``timeout`` seconds.
     """
-    home = home or settings.home()
+    home = (home or settings.home()).absolute()
     deadline = time.monotonic() + timeout
     if _read(home) is None:
         return False
@@ -162,7 +162,7 @@ def stop(home: Path | None = None, *, timeout: float = 60) -> bool:
 
 def url(home: Path | None = None) -> str | None:
     """The server's URL, whether it runs or not; None when it was never initialised."""
-    cluster = _read(home or settings.home())
+    cluster = _read((home or settings.home()).absolute())
     return cluster.url if cluster and cluster.ready else None
 
 
@@ -172,7 +172,7 @@ def running(home: Path | None = None) -> bool:
     Raises:
         ConfigurationError: it refuses the password that we have of it, or the state file cannot be read.
     """
-    cluster = _read(home or settings.home())
+    cluster = _read((home or settings.home()).absolute())
     return cluster is not None and _accepts(cluster)
 
 

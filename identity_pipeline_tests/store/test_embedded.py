@@ -128,6 +128,14 @@ def test_a_second_start_leaves_the_running_server_alone(home: Path):
     assert postmaster(home) == before
 
 
+def test_a_relative_home_is_meant_from_the_working_folder(home: Path, monkeypatch: pytest.MonkeyPatch):
+    url = embedded.url(home)
+    monkeypatch.chdir(home.parent)
+    assert embedded.stop(Path("home")) is True
+    assert embedded.start(Path("home")) == url
+    assert _cluster(home).password not in repr(_cluster(home))
+
+
 def test_data_survive_a_stop_and_a_start(home: Path):
     url = embedded.start(home)
     ask(url, "create table kept as select 42 as answer")
