@@ -1,25 +1,23 @@
 """PostgreSQL: the rows of one table or view.
 
-Left out: SQL of one's own (a view holds it), a second schema's table of the same name (write
-``schema.table``), and keys of several columns: ``external_id`` is one column, so name a view that
-makes one of them (``SELECT tenant || ':' || number AS external_id, …``). A key of another name than
-the customary ones goes under ``mapping: {external_id: …}``. Deleted rows are seen as ``deleted_at``
-or ``is_deleted``, or by a full refresh.
+Left out: SQL of one's own (a view holds it) and keys of several columns (name a view that makes one
+of them). ``external_id`` is the first of ``id``, ``external_id``, ``contact_id``, ``customer_id``,
+``uuid`` that the table has; a key of another name goes under ``mapping: {external_id: …}``. Deleted
+rows show as ``deleted_at`` or ``is_deleted``, or are found by a full refresh.
 
 The cursor's traps:
 
 - A row may be committed long after the time or number it carries. The mark stays behind the oldest
-  transaction that is still writing, where the user may see it (``GRANT pg_read_all_stats``); else
-  the overlap has to cover it: 600 seconds, or 600 numbers that were handed out.
+  transaction that is still writing, where the user may see it (``GRANT pg_read_all_stats``; on a
+  replica nobody does); else the overlap covers it: 600 seconds, or 600 numbers handed out.
 - An ``updated_at`` that no trigger keeps misses changes.
 - Rows without a cursor value are read by a full read only; ``infinity`` by every one.
 - A ``timestamp`` without zone is wall clock in ``cursor_timezone``; a ``date`` is read again until
   its day is over everywhere.
-- Text orders by its bytes (``COLLATE "C"``); only an index of that collation serves it.
+- Text orders by its bytes (``COLLATE "C"``): only an index of that collation serves it. Without an
+  index on the cursor each load reads the whole table.
 
-Without an index on the cursor each load reads the whole table.
-https://www.postgresql.org/docs/current/sql-copy.html,
-https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+https://www.postgresql.org/docs/current/sql-copy.html and /libpq-connect.html
 """
 
 from collections.abc import Iterator

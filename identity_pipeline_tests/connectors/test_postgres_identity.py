@@ -216,6 +216,11 @@ def test_null_and_the_empty_text_are_told_apart(source: Customer):
     assert [row["a"] for row in source.rows()] == [None, "", None, "x", ""]
 
 
+def test_a_byte_order_mark_at_the_very_beginning_is_a_value(source: Customer):
+    source.run("CREATE TABLE contacts (a text); INSERT INTO contacts VALUES (E'\\ufeffx'), (E'\\ufeff')")
+    assert [row["a"] for row in source.rows()] == ["\ufeffx", "\ufeff"]
+
+
 def test_a_domain_is_written_as_the_type_under_it(source: Customer):
     source.run("CREATE DOMAIN moment AS timestamptz; CREATE DOMAIN instant AS moment; CREATE DOMAIN number AS numeric(20,0)")
     source.run("CREATE TABLE contacts (id number, at instant); INSERT INTO contacts VALUES (5, '2026-01-01 00:00+00')")

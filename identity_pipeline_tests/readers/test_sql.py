@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 import trustme
 from hypothesis import given
@@ -20,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from identity_pipeline.core.errors import ConfigurationError, CredentialError, PipelineError, SourceUnavailable
 from identity_pipeline.core.window import Window
 from identity_pipeline.readers.sql.cursor import Cursor
-from identity_pipeline.readers.sql.postgres import address, stream
+from identity_pipeline.readers.sql.postgres import address, session, stream
 from identity_pipeline.readers.sql.postgres.catalog import DIALECT, Column, Table
 from identity_pipeline.readers.sql.postgres.session import read_only
 
@@ -309,6 +310,18 @@ def test_a_server_without_tls_is_told_nothing(lan: None):
         assert len(server.received) == 8
 
 
+def test_a_certificate_authority_that_cannot_be_read_is_a_configuration_error(lan: None, authority: trustme.CA):
+    broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    with _serving(_context(authority, "db.lan")) as server, pytest.raises(ConfigurationError, match="ca_certificate"):
+        _connect(server, broken)
+
+
+@pytest.mark.parametrize("name", ["certificate", "no pg_hba.conf entry", "password authentication failed", "database x does not exist"])
+def test_a_name_in_the_servers_words_is_not_taken_for_them(name: str):
+    error = psycopg.OperationalError(f'connection to server at "{name}", port 1 failed: Connection refused')
+    assert isinstance(session._refusal(address.parse("postgresql://u@db.example.org/d"), error), SourceUnavailable)
+
+
 def test_something_else_at_the_port_is_retryable(lan: None):
     with _serving(None) as server, pytest.raises(SourceUnavailable) as refused:
         _connect(server, None, "?sslmode=prefer")
@@ -326,16 +339,16 @@ def server(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> address.Addres
 
 def test_a_session_can_only_read(server: address.Address):
     for statement in (b"CREATE TABLE pg_catalog.x ()", b"CREATE TABLE public.x ()", b"SELECT pg_catalog.lo_create(0)"):
-        with pytest.raises(PipelineError, match="25006"), read_only(server) as session:
-            session.execute(statement)
+        with pytest.raises(PipelineError, match="25006"), read_only(server) as reader:
+            reader.execute(statement)
 
 
 def test_a_session_gives_up_in_finite_time_and_means_one_thing_by_a_value(server: address.Address):
     names = ("search_path", "timezone", "datestyle", "extra_float_digits", "statement_timeout", "lock_timeout",
              "idle_in_transaction_session_timeout", "application_name", "transaction_read_only", "client_encoding")  # fmt: skip
-    with read_only(server) as session:
-        shown = {name: (session.execute(f"SHOW {name}".encode()).fetchone() or {}).popitem()[1] for name in names}
-        wire = socket.socket(fileno=socket.dup(session.pgconn.socket))
+    with read_only(server) as reader:
+        shown = {name: (reader.execute(f"SHOW {name}".encode()).fetchone() or {}).popitem()[1] for name in names}
+        wire = socket.socket(fileno=socket.dup(reader.pgconn.socket))
         with wire:
             assert wire.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10

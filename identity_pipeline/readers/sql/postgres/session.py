@@ -50,7 +50,7 @@ _REFUSED: tuple[tuple[str, type[PipelineError], str], ...] = (
     (r"server does not support SSL",
      ConfigurationError, "offers no TLS: enable it there (sslmode=disable is for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS)"),
     (r"does not match host name", ConfigurationError, "shows a certificate of another name: connect by the name that it is for"),
-    (r"certificate verify failed|certificate",
+    (r"certificate verify failed|root certificate|SSL error: certificate",
      ConfigurationError, "shows a certificate that no known authority signed: put its authority into ca_certificate"),
     (r"invalid target_session_attrs|invalid \w+ value",
      ConfigurationError, "cannot be asked so: a value in connection_string is not valid"),
@@ -89,7 +89,7 @@ def _connect(address: Address, conninfo: str) -> Session:
 
 
 def _refusal(address: Address, error: psycopg.Error) -> PipelineError:
-    words = str(error)
+    words = re.sub(r'"[^"]*"', '""', str(error))  # without the names of host, user and database
     for pattern, kind, advice in _REFUSED:
         if re.search(pattern, words):
             return kind(f"{address} {advice}")
