@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -146,9 +147,10 @@ def _invalid(message: str) -> _Refusal:
     return _Refusal(400, "VALIDATION_ERROR", message)
 
 
-def _number(name: str, value: Any) -> int | None:
+@lru_cache(maxsize=100_000)
+def _number(name: str, value: str | None) -> int | None:
     """A property as HubSpot compares it: dates as milliseconds since 1970, ids as numbers."""
-    text = str(value or "")
+    text = value or ""
     if text.lstrip("-").isdigit():
         return int(text)
     if name not in _DATES or not text:
@@ -160,7 +162,7 @@ def _number(name: str, value: Any) -> int | None:
 def _test(each: dict[str, Any]) -> Callable[[Contact], bool]:
     name, compare = each.get("propertyName", ""), _OPERATORS.get(each.get("operator", ""))
     try:
-        bound = _number(name, each.get("value"))
+        bound = _number(name, str(each.get("value")))
     except ValueError:
         bound = None
     if compare is None or bound is None:

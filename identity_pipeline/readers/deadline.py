@@ -1,8 +1,8 @@
 """A deadline for a whole exchange over HTTP.
 
 The timeouts of sockets start anew with every byte, so a peer that sends one now and then is never
-late. Here the connection is shut when the time is over, whatever it is doing: shaking hands,
-waiting for the status line, reading.
+late. Here the connection is shut when the time is over, whether it waits for the status line or
+reads the body. (Connecting and the TLS handshake have a total timeout of their own.)
 """
 
 import os
@@ -26,7 +26,7 @@ class _Watch:
         self._lock = threading.Lock()
 
     def add(self, sock: socket.socket) -> None:
-        # a descriptor of our own: TLS takes the original over, and a closed one may be anybody's
+        # a descriptor of our own: the number of a closed one may be anybody's by then
         own = socket.socket(fileno=os.dup(sock.fileno()))
         with self._lock:
             self._sockets.append(own)
@@ -58,11 +58,6 @@ class _Watched:
     """Mixed into urllib3's connections: tells the watch which socket is in use."""
 
     sock: socket.socket | None
-
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()  # type: ignore[misc]  # of the connection it is mixed into
-        _watch(sock)
-        return sock
 
     def getresponse(self, *args: Any, **options: Any) -> Any:
         _watch(self.sock)

@@ -1,7 +1,10 @@
 """Reading HTTP APIs: no page is lost or halved, no wait or body is without end, no secret is shown."""
 
+import contextlib
 import json
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -287,6 +290,34 @@ def test_a_server_that_drips_ends_at_the_deadline(proxy, naps, head):
     assert type(found) is SourceUnavailable
     assert "within 0.3 s" in str(found)
     assert time.monotonic() - started < 2
+
+
+def test_a_kept_connection_is_bounded_as_a_new_one(proxy, naps):
+    asked = client(proxy, naps, deadline=0.3, attempts=1)
+    asked.send(rest.Request("/people"))
+    proxy.plan([faults.drip()])
+    started = time.monotonic()
+    with pytest.raises(SourceUnavailable, match=r"within 0\.3 s"):
+        asked.send(rest.Request("/people"))
+    assert time.monotonic() - started < 2
+
+
+def test_a_tls_handshake_that_drips_ends_at_the_deadline(naps):
+    def drip(peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            peer.sendall(b"\x16\x03\x03\x3f\xff\x02")  # a long record, of which one byte comes now and then
+            while True:
+                peer.sendall(b"\x00")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=lambda: drip(server.accept()[0]))
+        thread.start()
+        started = time.monotonic()
+        found = refusal(f"https://127.0.0.1:{server.getsockname()[1]}", naps, deadline=0.3, attempts=1)
+        assert time.monotonic() - started < 2
+        thread.join()
+    assert type(found) is SourceUnavailable
 
 
 def test_stalls_use_up_the_patience_too(proxy, naps):

@@ -10,6 +10,7 @@ import json
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections import deque
@@ -165,6 +166,16 @@ def same_again(exchange: Exchange) -> None:
     exchange.send(exchange.last.status, exchange.last.headers, exchange.last.body)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # a dripping answer must not hold up the end of a test
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that left in the middle; that is what faults make clients do."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 class FaultProxy:
     """Forwards to ``upstream`` and spoils answers as planned. ``requests`` logs (method, path with query)."""
 
@@ -173,9 +184,7 @@ class FaultProxy:
         self.requests: list[tuple[str, str]] = []
         self._plan: deque[Fault | None] = deque()
         self._last: Reply | None = None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._server.block_on_close = False  # a dripping answer must not hold up the end of a test
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         if tls:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
