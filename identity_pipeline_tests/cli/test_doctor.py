@@ -1,0 +1,117 @@
+"""`identity-pipeline doctor`: what is wrong is found, and nothing else."""
+
+import uuid
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from identity_pipeline.store import credentials, ledger
+from identity_pipeline_tests.cli.workplace import declare, rows, run, table
+
+CHECKS = (
+    "python", "database", "dagster_home", "dagster_storage", "daemon", "landing", "sources", "environment", "encryption_key",
+    "credentials", "code_location", "dead_loads", "dead_runs",
+)  # fmt: skip
+
+
+@pytest.fixture
+def home(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Dagster's home with the project's dagster.yaml, and one source that is in order."""
+    folder = tmp_path / "dagster_home"
+    folder.mkdir()
+    (folder / "dagster.yaml").write_bytes((Path(__file__).parents[2] / "dagster.yaml").read_bytes())
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    monkeypatch.setenv("CRM_DSN", "postgresql://nobody@localhost/none")
+    declare(sources, table())
+    return folder
+
+
+def _found(check: str) -> list[tuple[str, str]]:
+    return [(row["outcome"], row["message"]) for row in rows("doctor") if row["check"] == check]
+
+
+def _failed(check: str) -> str:
+    """The messages of that check's failures; no other check fails."""
+    found = rows("doctor")
+    assert {row["check"] for row in found if row["outcome"] == "failed"} == {check}
+    return " ".join(row["message"] for row in found if row["outcome"] == "failed")
+
+
+def test_in_order_every_check_is_named_and_the_exit_status_is_0(home: Path):
+    done = run("doctor")
+    assert done.exit_code == 0, done.output
+    assert list(dict.fromkeys(line.split()[0] for line in done.stdout.splitlines()[1:])) == list(CHECKS)
+
+
+def test_a_daemon_that_is_silent_fails_only_where_a_source_waits_for_it(home: Path, sources: Path):
+    assert [outcome for outcome, _ in _found("daemon")] == ["warning"]
+    declare(sources, table(schedule="0 * * * *"))
+    assert "no sign of life" in _failed("daemon")
+
+
+def test_a_database_that_does_not_answer_fails_once(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IDENTITY_DATABASE_URL", "postgresql://identity:canary-password@127.0.0.1:1/identity")
+    done = run("doctor")
+    assert done.exit_code == 1
+    assert "canary-password" not in done.output
+    _failed("database")
+    assert [outcome for outcome, _ in _found("dagster_storage")] == ["skipped"]
+
+
+def test_a_schema_that_is_old_fails(home: Path, database_url: str):
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update identity.alembic_version set version_num = '0000'")
+    assert "db migrate" in _failed("database")
+
+
+def test_a_broken_declaration_a_missing_variable_and_a_missing_credential_are_each_named(
+    home: Path, sources: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stored = table("shop") | {"config": {"connection_string": {"credential": "shop_dsn"}, "table": "shop"}}
+    declare(sources, table(), stored, {"name": "broken", "source_type": "no_such_type"})
+    monkeypatch.delenv("CRM_DSN")
+    failed = {row["check"]: row["message"] for row in rows("doctor") if row["outcome"] == "failed"}
+    assert set(failed) == {"sources", "environment", "credentials"}
+    assert "all.yaml:" in failed["sources"]
+    assert "CRM_DSN" in failed["environment"]
+    assert "credentials set shop_dsn" in failed["credentials"]
+
+
+def test_a_credential_whose_key_is_gone_fails(home: Path, identity_env: Path, database_url: str):
+    credentials.store(database_url, "hub", "token", "canary-secret")
+    credentials.key_file().unlink()
+    assert "'hub'" in _failed("credentials")
+
+
+def test_a_key_that_is_none_fails(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(credentials.VARIABLE, "canary-key")
+    done = run("doctor")
+    assert done.exit_code == 1
+    assert "canary-key" not in done.output
+
+
+def test_a_landing_that_cannot_be_written_fails(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("IDENTITY_LANDING_URL", str(tmp_path / "file"))
+    assert "IDENTITY_LANDING_URL" in _failed("landing")
+
+
+def test_an_executor_that_is_none_fails(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IDENTITY_EXECUTOR", "abacus")
+    assert "abacus" in _failed("code_location")
+
+
+def test_a_dagster_home_without_its_file_fails(home: Path):
+    (home / "dagster.yaml").unlink()
+    assert "dagster.yaml" in _failed("dagster_home")
+
+
+def test_a_load_without_a_sign_of_life_is_a_warning(home: Path, database_url: str):
+    load = ledger.open_load(database_url, "crm", "postgres_identity", f"run-{uuid.uuid4()}")
+    assert _found("dead_loads") == [("ok", "none")]
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update identity.loads set started_at = now() - interval '5 min'")
+        connection.execute("update identity.leases set heartbeat_at = now() - interval '5 min'")
+    ((outcome, message),) = _found("dead_loads")
+    assert (outcome, f"load {load.load_id}" in message) == ("warning", True)

@@ -1,0 +1,99 @@
+"""The entry point: start-up, exit statuses, and what of an error is shown."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from identity_pipeline import __version__
+from identity_pipeline.cli import command
+from identity_pipeline.core.errors import ConfigurationError, PipelineError, RateLimited
+from identity_pipeline.store import listing
+from identity_pipeline_tests.cli.workplace import run
+
+_HEAVY = "print([m for m in ('dagster', 'pandas', 'polars', 'pyarrow') if m in sys.modules])"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["loads", "--json"], ["quarantine", "list"], ["credentials", "list"], ["db", "url"]])
+def test_a_look_costs_neither_dagster_nor_pandas(arguments: list[str], identity_env: Path):
+    script = f"import sys; sys.argv = ['identity-pipeline', *{arguments}]\nfrom identity_pipeline.cli import main\n"
+    script += f"try: main()\nexcept SystemExit as end: assert not end.code\n{_HEAVY}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_the_version_is_told():
+    assert __version__ in run("--version").stdout
+
+
+def test_the_help_names_every_command_without_importing_it():
+    shown = run("--help").stdout
+    assert all(f"  {name} " in shown for name in ("ingest", "sources", "credentials", "loads", "quarantine", "db", "doctor"))
+
+
+def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(listing, "loads", fails)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ConfigurationError("x"), 1), (RateLimited("x"), 3), (PipelineError("x"), 1), (KeyboardInterrupt(), 130)]
+)
+def test_the_exit_status_says_who_acts_next(identity_env: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int):
+    _raising(monkeypatch, error)
+    assert run("loads").exit_code == status
+
+
+def test_wrong_usage_is_2():
+    assert run("loads", "--no-such-option").exit_code == 2
+    assert run("no-such-command").exit_code == 2
+
+
+def test_a_message_is_one_paragraph_on_standard_error_without_control_characters(identity_env: Path, monkeypatch: pytest.MonkeyPatch):
+    _raising(monkeypatch, ConfigurationError("crm:\n  first \x1b[31mred\x07"))
+    done = run("loads")
+    assert (done.stdout, done.stderr) == ("", "crm: first \\x1b[31mred\\x07\n")
+
+
+def test_an_unexpected_error_shows_its_type_and_place_but_not_its_text(identity_env: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("IDENTITY_DEBUG", raising=False)
+    _raising(monkeypatch, ValueError("canary@example.org"))
+    done = run("loads")
+    assert done.exit_code == 1
+    assert "ValueError" in done.stderr
+    assert "test_main.py" in done.stderr
+    assert "canary" not in done.output
+
+
+def test_debug_shows_all_of_an_unexpected_error(identity_env: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IDENTITY_DEBUG", "1")
+    _raising(monkeypatch, ValueError("canary"))
+    with pytest.raises(ValueError, match="canary"):
+        command(["loads"], standalone_mode=False)
+
+
+def test_without_a_database_the_message_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("IDENTITY_DATABASE_URL", raising=False)
+    monkeypatch.setenv("IDENTITY_HOME", str(tmp_path))
+    done = run("loads")
+    assert done.exit_code == 1
+    assert "identity-pipeline db start" in done.stderr
+
+
+def test_every_command_has_help():
+    """A command whose module does not import, or that nobody described, is found here."""
+
+    def below(group: click.Group, context: click.Context) -> None:
+        for name in group.list_commands(context):
+            found = group.get_command(context, name)
+            assert found is not None
+            assert found.help, name
+            if isinstance(found, click.Group):
+                below(found, click.Context(found))
+
+    assert isinstance(command, click.Group)
+    below(command, click.Context(command))

@@ -1,0 +1,179 @@
+"""`identity-pipeline sources`: list, types, check, preview, schema."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+
+from identity_pipeline import connectors
+from identity_pipeline.demo.hubspot_api import HubSpotAPI
+from identity_pipeline.store import credentials
+from identity_pipeline_tests.cli.conftest import TOKEN
+from identity_pipeline_tests.cli.workplace import declare, load, rows, run, table
+
+
+def _contents(url: str) -> list[tuple]:
+    """How many rows every table of the identity schema has."""
+    with psycopg.connect(url) as connection:
+        names = connection.execute("select tablename from pg_tables where schemaname = 'identity' order by 1").fetchall()
+        return [(name, connection.execute(f"select count(*) from identity.{name}".encode()).fetchone()) for (name,) in names]
+
+
+def test_a_source_is_listed_with_its_last_load_and_its_mark(sources: Path, database_url: str):
+    crm = table(cursor_column="updated_at", cursor_type="timestamp", schedule="*/30 * * * *")
+    declare(sources, crm, table("shop"))
+    at = "2026-04-01T00:00:00Z"
+    load(database_url, crm, {"id": 1, "updated_at": at}, {"id": 2, "updated_at": at}, mark=at)
+    loaded, fresh = rows("sources", "list")
+    assert (loaded["source_name"], loaded["source_type"], loaded["status"]) == ("crm", "postgres_identity", "ok")
+    assert (loaded["last_status"], loaded["inserted"], loaded["updated"], loaded["cursor_after"]) == ("committed", 2, 0, at)
+    assert loaded["schedule"] == "*/30 * * * *"
+    assert loaded["last_load"]
+    assert (fresh["source_name"], fresh["last_load"], fresh["cursor_after"]) == ("shop", None, None)
+
+
+def test_a_broken_declaration_is_listed_as_failed_beside_the_others(sources: Path):
+    declare(sources, table(), {"name": "broken", "source_type": "no_such_type"})
+    listed = {row["source_name"]: row for row in rows("sources", "list")}
+    assert listed["crm"]["status"] == "ok"
+    assert listed["broken"]["status"] == "failed"
+    assert listed["broken"]["error"].startswith("all.yaml:")
+    assert "no_such_type" in listed["broken"]["error"]
+    assert "all.yaml:" in run("sources", "list").stdout
+
+
+def test_a_file_that_is_not_yaml_is_listed_as_failed(sources: Path):
+    (sources / "a.yaml").write_text("sources: [")
+    assert [(row["source_name"], row["status"]) for row in rows("sources", "list")] == [(None, "failed")]
+
+
+def test_sources_are_listed_without_a_database_too(sources: Path, monkeypatch: pytest.MonkeyPatch):
+    declare(sources, table())
+    monkeypatch.delenv("IDENTITY_DATABASE_URL")
+    done = run("sources", "list", "--json")
+    assert done.exit_code == 0
+    assert [row["source_name"] for row in json.loads(done.stdout)] == ["crm"]
+    assert "without last loads" in done.stderr
+
+
+def test_all_source_types_are_listed_with_settings_and_cursors(sources: Path):
+    listed = {row["source_type"]: row for row in rows("sources", "types")}
+    assert set(connectors.SOURCE_TYPES) <= set(listed)
+    assert {name for name, row in listed.items() if row["available"]} == set(connectors.modules())
+    hubspot = listed["hubspot_contacts"]
+    assert [setting["name"] for setting in hubspot["settings"] if setting["secret"]] == ["access_token"]
+    assert "lastmodifieddate" in [column["cursor_column"] for column in hubspot["cursor_columns"]]
+    assert "access_token" in run("sources", "types", "hubspot_contacts").stdout
+    assert run("sources", "types", "no_such_type").exit_code == 2
+
+
+def test_a_connection_that_works_is_shown_step_by_step(hubspot: HubSpotAPI):
+    done = run("sources", "check", "portal")
+    assert done.exit_code == 0, done.output
+    assert all(line.startswith("ok ") for line in done.stdout.splitlines())
+    assert [step["outcome"] for step in rows("sources", "check", "portal")] == ["ok"] * len(done.stdout.splitlines())
+
+
+def test_a_failed_step_is_exit_status_1_with_advice(hubspot: HubSpotAPI, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HUB_TOKEN", f"{TOKEN}-wrong")
+    done = run("sources", "check", "portal")
+    assert done.exit_code == 1
+    assert "failed" in done.output
+
+
+def test_a_variable_that_is_not_set_is_named_with_its_setting(hubspot: HubSpotAPI, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HUB_TOKEN")
+    for action in ("check", "preview"):
+        done = run("sources", action, "portal")
+        assert done.exit_code == 1
+        assert "HUB_TOKEN" in done.stderr
+        assert "config.access_token" in done.stderr
+
+
+def test_a_source_that_is_not_declared_is_told(sources: Path):
+    assert run("sources", "check", "nobody").exit_code == 1
+
+
+def test_a_stored_credential_opens_the_source(hubspot: HubSpotAPI, sources: Path, database_url: str):
+    text = (sources / "portal.yaml").read_text()
+    (sources / "portal.yaml").write_text(text.replace("{env: HUB_TOKEN}", "{credential: hub}"))
+    missing = run("sources", "check", "portal")
+    assert (missing.exit_code, "credentials set hub" in missing.stderr) == (1, True)
+    credentials.store(database_url, "hub", "token", TOKEN)
+    assert run("sources", "check", "portal").exit_code == 0
+
+
+def test_preview_shows_raw_beside_canonical_with_verdicts_and_rejects(sources: Path, crm: psycopg.Connection):
+    declare(sources, table(mapping={"full_name": "name"}, cursor_column="updated_at", cursor_type="timestamp"))
+    shown = {record["external_id"]: record for record in rows("sources", "preview", "crm")}
+    assert shown["1"]["raw"]["email"] == "Ada@Kestrel-Demo.com "
+    ada = shown["1"]["canonical"]
+    assert (ada["email"], ada["email_verdict"], ada["phone"], ada["first_name"]) == (
+        "ada@kestrel-demo.com",
+        "valid",
+        "+442079460018",
+        "Ada",
+    )
+    assert shown["2"]["canonical"]["email_verdict"] == "role"
+    assert (shown[None]["rejected"], shown[None]["canonical"]) == ("missing_id: id is empty", None)
+    text = run("sources", "preview", "crm").stdout
+    line = next(line for line in text.splitlines() if "+442079460018" in line)
+    assert line.split("  ")[0] == "1"
+    assert "+44 20 7946 0018" in line
+    assert any("nick" in line and "ada" in line for line in text.splitlines())
+
+
+def test_preview_reads_no_more_than_it_shows(sources: Path, crm: psycopg.Connection):
+    crm.execute("insert into public.crm select g::text from generate_series(10, 5000) g")
+    declare(sources, table())
+    assert len(rows("sources", "preview", "crm")) == 20
+    assert len(rows("sources", "preview", "crm", "-n", "3")) == 3
+
+
+def test_preview_writes_nothing_anywhere(sources: Path, crm: psycopg.Connection, database_url: str, identity_env: Path):
+    declare(sources, table(cursor_column="updated_at", cursor_type="timestamp"))
+    before = _contents(database_url)
+    assert run("sources", "preview", "crm").exit_code == 0
+    assert _contents(database_url) == before
+    assert not identity_env.exists()
+
+
+def test_preview_of_a_cursor_that_is_no_field_says_so(sources: Path, crm: psycopg.Connection):
+    declare(sources, table(cursor_column="changed", cursor_type="timestamp"))
+    done = run("sources", "preview", "crm")
+    assert done.exit_code == 1
+    assert "changed" in done.stderr
+
+
+def test_no_command_shows_a_secret(hubspot: HubSpotAPI, sources: Path, monkeypatch: pytest.MonkeyPatch):
+    """The token of a source and the password of a connection string, through success and failure."""
+    monkeypatch.setenv("CRM_DSN", f"postgresql://reader:{TOKEN}@127.0.0.1:1/none?sslmode=disable")
+    declare(sources, table())
+    commands = [
+        ("sources", "list"), ("sources", "check", "portal"), ("sources", "preview", "portal"), ("sources", "check", "crm"),
+        ("sources", "preview", "crm"), ("sources", "types"), ("quarantine", "list"), ("loads",),
+    ]  # fmt: skip
+    shown = [run(*command, *more) for command in commands for more in ((), ("--json",))]
+    monkeypatch.setenv("HUB_TOKEN", f"{TOKEN}\x1b\n")
+    shown += [run("sources", "check", "portal"), run("sources", "preview", "portal")]
+    assert {done.exit_code for done in shown} <= {0, 1, 3}
+    assert all(done.output for done in shown)
+    assert not any(TOKEN in done.output for done in shown)
+
+
+def test_a_message_that_quotes_a_secret_is_redacted(hubspot: HubSpotAPI, monkeypatch: pytest.MonkeyPatch):
+    def quotes(self) -> list:
+        return [SimpleNamespace(name="reach", ok=False, message=f"refused {self.access_token}\x1b[2J")]
+
+    monkeypatch.setattr(connectors.connector("hubspot_contacts"), "check", quotes)
+    done = run("sources", "check", "portal")
+    assert "refused ***" in done.stdout
+    assert TOKEN not in done.output
+    assert "\x1b" not in done.output
+
+
+def test_the_schema_for_editors_is_a_json_schema_of_a_sources_file(sources: Path):
+    schema = json.loads(run("sources", "schema").stdout)
+    assert {"name", "source_type", "cursor_column"} <= set(schema["properties"]["sources"]["items"]["properties"])
