@@ -38,6 +38,8 @@ PAGE = {"results": [{"id": "1"}]}
 
 @pytest.fixture(autouse=True)
 def _loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bundle in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):  # this machine's own authorities are not tested, and slow to read
+        monkeypatch.delenv(bundle, raising=False)
     monkeypatch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "127.0.0.1,localhost")
 
 
@@ -248,8 +250,10 @@ def test_every_cut_of_a_page_is_noticed(naps):
 
     with FaultProxy(NOBODY) as server:
         server.plan(cut(at) for at in range(len(body)))
+        asked = client(server, naps, attempts=1)
         for _ in range(len(body)):
-            assert type(refusal(server, naps, attempts=1)) is TruncatedBody
+            with pytest.raises(TruncatedBody):
+                asked.send(rest.Request("/people"))
 
 
 def test_a_body_that_unpacks_beyond_the_limit_ends_the_read(proxy, naps):
