@@ -165,9 +165,10 @@ def _plan(region: str) -> _Plan | None:
         return None
     parsing = known.national_prefix_for_parsing
     prefix = "" if parsing is None else parsing if parsing.isdigit() else _PLAIN_PARSING.get(parsing)
-    if known.national_prefix_transform_rule:
+    code = str(known.country_code)
+    if known.national_prefix_transform_rule or (prefix and prefix != code and (code.startswith(prefix) or prefix.startswith(code))):
         prefix = None
-    return _Plan(region, str(known.country_code), known.international_prefix or "$^", parsing, prefix, general, kinds, known.leading_digits)
+    return _Plan(region, code, known.international_prefix or "$^", parsing, prefix, general, kinds, known.leading_digits)
 
 
 @cache
@@ -216,13 +217,16 @@ def _begins(numbers: pa.Array, pattern: str) -> pa.Array:
 
 
 def _national(plan: _Plan, digits: pa.Array) -> pa.Array:
-    """National significant numbers of digits typed inside the plan's country; null where the library might see something else."""
-    doubtful = pc.match_substring_regex(digits, f"^(?:{plan.abroad})")
-    if plan.prefix != plan.code:
-        doubtful = pc.or_(doubtful, pc.starts_with(digits, plan.code))
+    """National significant numbers of digits typed inside the plan's country; null where they begin like a call abroad.
+
+    Digits that begin with the country's own calling code need no care: the library takes it off only
+    if the number fits the plan better without it, and :func:`_valid` wants it to fit as it is.
+    """
     if plan.prefix:
-        digits = pc.if_else(pc.starts_with(digits, plan.prefix), pc.utf8_slice_codeunits(digits, len(plan.prefix)), digits)
-    return pc.if_else(doubtful, pa.scalar(None, pa.string()), digits)
+        bare = pc.if_else(pc.starts_with(digits, plan.prefix), pc.utf8_slice_codeunits(digits, len(plan.prefix)), digits)
+    else:
+        bare = digits
+    return pc.if_else(pc.match_substring_regex(digits, f"^(?:{plan.abroad})"), pa.scalar(None, pa.string()), bare)
 
 
 @cache

@@ -6,7 +6,7 @@ import sys
 import pyarrow as pa
 import pycountry
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity_pipeline.normalise import country
@@ -75,6 +75,7 @@ def test_our_own_spellings_contradict_no_name_of_the_standard():
             assert names.get(spelling, code) == code
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_gives_a_code_or_null(text: str):
     assert country.codes(pa.array([text, None], pa.string())).to_pylist()[0] in CODES | {None}

@@ -6,7 +6,7 @@ import re
 import pyarrow as pa
 import pytest
 from email_validator import validate_email
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity_pipeline.normalise import email
@@ -56,6 +56,7 @@ def quick(texts: list[str]) -> list[bool]:
     return list(truth(email.plain(pa.array(texts, pa.string()))))
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(shapes, min_size=1, max_size=20))
 def test_the_quick_path_accepts_only_what_the_library_accepts_unchanged(texts: list[str]):
     for text, sure in zip(texts, quick(texts), strict=True):
@@ -82,6 +83,7 @@ def test_the_quick_path_agrees_with_the_library_on_many_near_misses():
     assert [text for text in accepted if library(text) != text] == []
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(shapes, min_size=1, max_size=20))
 def test_both_paths_say_the_same(texts: list[str]):
     found = email.find(pa.array(texts, pa.string()))
@@ -89,6 +91,7 @@ def test_both_paths_say_the_same(texts: list[str]):
     assert list(zip(found.rows.tolist(), found.values.to_pylist(), found.verdicts.tolist(), strict=True)) == expected
 
 
+@settings(deadline=None, max_examples=60)
 @given(shapes)
 def test_a_canonical_address_stays_itself(text: str):
     for value, verdict in email.read(text):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity_pipeline.core.cursor import INSTANT, instants
@@ -59,6 +59,7 @@ times = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(times, min_size=1, max_size=10))
 def test_the_quick_path_agrees_with_the_cursor_on_iso_times(texts: list[str]):
     for text in texts:
@@ -68,6 +69,7 @@ def test_the_quick_path_agrees_with_the_cursor_on_iso_times(texts: list[str]):
             assert moment.moments(pa.array([text], pa.string())).cast(pa.int64())[0].as_py() == (expected if inside else None)
 
 
+@settings(deadline=None)
 @given(st.lists(times | st.text(max_size=20), max_size=8))
 def test_a_moment_does_not_depend_on_its_neighbours(texts: list[str]):
     assert read(*texts) == [read(text)[0] for text in texts]

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity_pipeline.normalise import name
@@ -35,11 +35,13 @@ def test_free_text_is_one_visible_line(text: str | None, tidied: str | None):
     assert name.clean(column(text)).to_pylist() == [tidied]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30) | st.none(), max_size=20))
 def test_columns_and_single_texts_are_tidied_alike(texts: list[str | None]):
     assert name.clean(column(*texts)).to_pylist() == [None if text is None else name.tidy(text) for text in texts]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_tidied_text_stays_itself(text: str):
     tidied = name.tidy(text)
@@ -96,6 +98,7 @@ def test_a_full_name_is_split_where_that_is_certain_enough(full_name: str, first
     assert [c.to_pylist() for c in name.complete(column(full_name), nothing, nothing)] == [[full_name], [first], [last]]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(["Ann", "Bob", "Smith", "van", "Dr", "Ltd", "Jr", "Ma", "de", "O'Neil", "x", "y", "Group", ","]), max_size=4

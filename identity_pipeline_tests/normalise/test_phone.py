@@ -5,7 +5,7 @@ import random
 import phonenumbers as pn
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity_pipeline.normalise import phone
@@ -95,6 +95,7 @@ def test_the_quick_path_agrees_with_the_library_on_random_digits(region: str):
     agree(pairs)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.text("+0123456789 ().-/#x", max_size=20), st.sampled_from(["US", "CA", "GB", "DE", "IT", None, "XX"])),
@@ -113,6 +114,7 @@ numbers = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(numbers, st.sampled_from(["US", "DE", None, "AQ"])), min_size=1, max_size=8))
 def test_both_paths_say_the_same(pairs: list[tuple[str, str | None]]):
     pairs = pairs * phone._MIN_GROUP
@@ -127,6 +129,7 @@ def test_common_spellings_take_the_quick_path():
         ("(415) 867-5309", "US"), ("415.867.5309", "US"), ("+1 415 867 5309", None), ("1-415-867-5309", "US"), ("416-867-5309", "CA"),
         ("020 7946 0018", "GB"), ("07400 123456", "GB"), ("+44 (20) 7946 0018", None), ("030/23125 0", "DE"), ("0151 23456789", "DE"),
         ("+49 30 231250", None), ("004930231250", None), ("0049 30 231250", "DE"),
+        ("392 1234567", "IT"), ("800-234-5678", "US"),
     ]  # fmt: skip
     assert None not in quick(pairs)
 
@@ -174,6 +177,15 @@ def test_what_is_not_certain_is_invalid(text: str, region: str | None):
 )  # fmt: skip
 def test_a_placeholder_is_no_identifier(text: str, region: str | None):
     assert phone.judge(text, region) == (None, PLACEHOLDER)
+
+
+@pytest.mark.parametrize(
+    ("text", "region"),
+    [("0153059351633", "IL"), ("030 231250", "AQ"), ("0049 30 231250", "US"), ("(0)0 49 30 231250", None), ("+49 030 231250", None)],
+)
+def test_what_has_two_readings_does_not_take_the_quick_path(text: str, region: str | None):
+    """``0153`` is a call abroad from Israel, and yet the digits after the zero are a number there."""
+    assert quick([(text, region)]) == [None]
 
 
 @pytest.mark.parametrize(("text", "region"), [("+852 2222 2222", None), ("22222222", "HK"), ("9876543210", "IN"), ("222 222 2222", "US")])
