@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 from pydantic import Field
 
 from identity_pipeline import normalise
@@ -93,7 +94,7 @@ def read_op(source: Source) -> dg.OpDefinition:
                 log=context.log.info,
             ).run(context.run_id)
         for number, records in enumerate(summary.parts):
-            part = {"load": asdict(load), "part": number, "records": records, **values}
+            part = {"load": asdict(load), "part": number, "parts": len(summary.parts), "records": records, **values}
             yield dg.DynamicOutput(part, mapping_key=f"part_{number:05d}", output_name="parts")
         yield dg.Output({"load": asdict(load), "summary": summary.to_json()}, "manifest")
 
@@ -112,8 +113,14 @@ def normalise_records(context: dg.OpExecutionContext, part: dict) -> dict:
         url, load, number = database_url(), Load(**part["load"]), part["part"]
         ledger.resume(url, load)
         with ledger.hold(url, load):
-            tables = Landing(settings.landing_url()).tables(load.source_name, load.load_id, number)
-            counts = merge_part(url, load, number, tables, rules(part))
+            landing = Landing(settings.landing_url())
+            tables = landing.tables(load.source_name, load.load_id, number)
+
+            def whole(columns: list[str]) -> Iterator[pa.Table]:
+                for each in range(part["parts"]):
+                    yield from landing.tables(load.source_name, load.load_id, each, columns)
+
+            counts = merge_part(url, load, number, tables, rules(part), whole=whole)
         context.log.info(
             f"load {load.load_id} part {number}: {counts.records:,} records: {counts.inserted:,} inserted, {counts.updated:,} updated, "
             f"{counts.unchanged:,} unchanged, {counts.duplicates:,} duplicates, {counts.quarantined:,} quarantined "
@@ -157,12 +164,11 @@ def _seen(landing: Landing, load: Load, summary: ReadSummary, source: Source) ->
     """The external ids of a full refresh, from the landed files. None for any other load."""
     if not load.full_refresh or summary.partial:
         return None
-    id_field = next((f for f in source.field_map.external_id if f in summary.fields), None)
-    if id_field is None:
-        return iter(())
+    names = source.field_map.external_id
     return (
         [text for text in table.column(id_field).to_pylist() if text is not None]
         for number in range(len(summary.parts))
-        for table in landing.tables(load.source_name, load.load_id, number, [id_field])
-        if id_field in table.column_names
+        for table in landing.tables(load.source_name, load.load_id, number, list(names))
+        # Each batch by its own first id field, as in the merge.
+        if (id_field := next((name for name in names if name in table.column_names), None)) is not None
     )

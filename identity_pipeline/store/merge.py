@@ -10,6 +10,7 @@ import io
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import polars as pl
 import psycopg
@@ -40,6 +41,9 @@ _SET = ", ".join(f"{c} = s.{c}" for c in _COLUMNS if c not in {"source_name", "e
 
 Canonicalise = Callable[[pa.Table], pa.Table]
 """Raw records → the canonical columns, row by row."""
+
+Whole = Callable[[list[str]], Iterable[pa.Table]]
+"""The batches of all parts of a load; only the columns that are named, where a batch has them."""
 
 
 @dataclass
@@ -81,8 +85,11 @@ class Rules:
     versions: Versions | None = None
 
 
-def merge_part(url: str, load: Load, part: int, batches: Iterable[pa.Table], rules: Rules) -> PartCounts:
+def merge_part(url: str, load: Load, part: int, batches: Iterable[pa.Table], rules: Rules, *, whole: Whole | None = None) -> PartCounts:
     """Merge one landed part. A part that is merged already is not merged again.
+
+    A full refresh may take a record back to an older version, if that is all the source has now:
+    ``whole`` is where it looks for a newer one before it does.
 
     Raises:
         Superseded: a newer load has the source.
@@ -100,9 +107,10 @@ def merge_part(url: str, load: Load, part: int, batches: Iterable[pa.Table], rul
             return PartCounts(*done)
         started = time.monotonic()
         counts = PartCounts()
-        merger = _Merger(connection, load, rules, counts)
+        merger = _Merger(connection, load, rules, counts, whole)
         for batch in batches:
             merger.merge(batch)
+        merger.absorb()
         counts.seconds = round(time.monotonic() - started, 3)
         values = asdict(counts)
         connection.execute(
@@ -121,8 +129,10 @@ def merge_part(url: str, load: Load, part: int, batches: Iterable[pa.Table], rul
 class _Merger:
     """The state of one part's transaction: the connection, its temporary tables, the counts."""
 
-    def __init__(self, connection: psycopg.Connection, load: Load, rules: Rules, counts: PartCounts) -> None:
-        self.connection, self.load, self.rules, self.counts = connection, load, rules, counts
+    def __init__(self, connection: psycopg.Connection, load: Load, rules: Rules, counts: PartCounts, whole: Whole | None) -> None:
+        self.connection, self.load, self.rules, self.counts, self.whole = connection, load, rules, counts, whole
+        self.mergers: list[tuple[str, str]] = []
+        """Survivor and loser of each merge in the source that this part tells of."""
         connection.execute('create temp table probe (n int, external_id text collate "C", hash bytea) on commit drop')
         connection.execute("create temp table staging (like identity.records) on commit drop")
         connection.execute("alter table staging alter first_seen_at drop not null, alter changed_at drop not null")
@@ -144,8 +154,10 @@ class _Merger:
         ids = records.column(id_field).combine_chunks()
         hashed = records.drop_columns([SANITISED]) if SANITISED in records.column_names else records
         hashes = record_hashes(hashed, self.rules.fingerprint)
-        new, changed, stored = self._probe(ids, hashes)
+        new, changed, stored, earlier = self._probe(ids, hashes)
         stale = self._stale(changed, stored, keys)
+        if keys is not None and self.load.full_refresh and self.whole is not None and pc.any(pc.and_(stale, earlier)).as_py():
+            stale = pc.and_(stale, pc.or_(pc.invert(earlier), self._outdone(ids.take(changed), keys.take(changed))))
         changed = changed.filter(pc.invert(stale))
         counts.duplicates += pc.sum(stale).as_py() or 0
         counts.unchanged += records.num_rows - len(new) - len(stale)
@@ -180,8 +192,8 @@ class _Merger:
         self.counts.quarantined += pc.sum(bad).as_py()
         return batch.filter(pc.invert(bad))
 
-    def _probe(self, ids: pa.Array, hashes: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
-        """Positions of new records, of changed ones, and the stored cursor texts of the changed.
+    def _probe(self, ids: pa.Array, hashes: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
+        """Positions of new records, of changed ones; of the changed the stored cursor texts, and whether an earlier load stored it.
 
         Written as a lateral join, which reads one index entry a key whatever the statistics say: a
         temporary table has none, and a target that was just filled has old ones.
@@ -190,12 +202,10 @@ class _Merger:
         numbers = pa.array(range(len(ids)), pa.int32())
         self._copy("pg_temp.probe", pa.table({"n": numbers, "id": ids, "hash": pc.binary_join_element_wise("\\x", hashes, "")}))
         versions = self.rules.versions
-        # A stored version counts as newer only if it is this load's own, or its source is read
-        # incrementally: a full refresh may take a record back to what the source has now.
         rows = self.connection.execute(
             """
             select p.n, r.external_id is null,
-                   case when r.record_hash is not null and (r.load_id = %(load)s or not %(full)s) then r.raw ->> %(cursor)s end
+                   case when r.record_hash is not null then r.raw ->> %(cursor)s end, r.load_id <> %(load)s
             from pg_temp.probe p
             left join lateral (
                 select external_id, record_hash, load_id, raw from identity.records
@@ -205,14 +215,14 @@ class _Merger:
             """,
             {
                 "load": self.load.load_id,
-                "full": self.load.full_refresh,
                 "cursor": versions.column if versions else "",
                 "source": self.load.source_name,
             },
         ).fetchall()
-        new = pa.array([n for n, absent, _ in rows if absent], pa.int32())
-        changed = [(n, text) for n, absent, text in rows if not absent]
-        return new, pa.array([n for n, _ in changed], pa.int32()), pa.array([text for _, text in changed], pa.string())
+        new = pa.array([n for n, absent, *_ in rows if absent], pa.int32())
+        changed = [(n, text, earlier) for n, absent, text, earlier in rows if not absent]
+        numbers, texts, earlier = zip(*changed, strict=True) if changed else ((), (), ())
+        return new, pa.array(numbers, pa.int32()), pa.array(texts, pa.string()), pa.array(earlier, pa.bool_())
 
     def _stale(self, changed: pa.Array, stored: pa.Array, keys: pa.Array | None) -> pa.Array:
         """Which changed records are older than what is stored; one without a cursor value is older than one with.
@@ -221,13 +231,33 @@ class _Merger:
         """
         if keys is None or self.rules.versions is None or not len(changed):
             return pa.array([False] * len(changed), pa.bool_())
-        kept = self.rules.versions.keys(stored)
-        arriving = pc.cast(keys.take(changed), kept.type)
+        kept, arriving = self.rules.versions.keys(stored), keys.take(changed)
+        if kept.type != arriving.type:  # numbers beyond 64 bit on one side only
+            kept, arriving = (pc.cast(numbers, pa.decimal128(38, 0)) for numbers in (kept, arriving))
         older = pc.and_(pc.is_valid(kept), pc.fill_null(pc.less(arriving, kept), True))
         if self.rules.versions.type == "timestamp":
             now = self.connection.execute("select statement_timestamp()").fetchone()
             older = pc.and_(older, pc.fill_null(pc.less_equal(kept, pa.scalar(now[0], kept.type)), False))  # type: ignore[index]
         return older
+
+    def _outdone(self, ids: pa.Array, keys: pa.Array) -> pa.Array:
+        """Which of these versions are older than one that the same load holds."""
+        versions, id_fields = self.rules.versions, self.rules.field_map.external_id
+        assert versions is not None  # noqa: S101 - there are keys
+        assert self.whole is not None  # noqa: S101 - asked by the caller
+        newest: dict[str, Any] = {}
+        for table in self.whole([*id_fields, versions.column]):
+            id_field = next((name for name in id_fields if name in table.column_names), None)
+            if id_field is None or versions.column not in table.column_names:
+                continue
+            found = table.filter(pc.is_in(table.column(id_field), value_set=ids))
+            for external_id, key in zip(
+                found.column(id_field).to_pylist(), versions.keys(found.column(versions.column).combine_chunks()).to_pylist(), strict=True
+            ):
+                if key is not None and (external_id not in newest or key > newest[external_id]):
+                    newest[external_id] = key
+        ours = zip(ids.to_pylist(), keys.to_pylist(), strict=True)
+        return pa.array([i in newest and (key is None or key < newest[i]) for i, key in ours], pa.bool_())
 
     def _write(self, records: pa.Table, ids: pa.Array, hashes: pa.Array, target: str) -> None:
         canonical = self.rules.canonicalise(records)
@@ -254,13 +284,13 @@ class _Merger:
         self._copy(target, pa.table(values))
         absorbed = canonical.column("absorbed")
         if absorbed.null_count < rows:
-            self._absorb(ids, absorbed)
+            pairs = zip(ids.to_pylist(), absorbed.to_pylist(), strict=True)
+            self.mergers += [(winner, loser) for winner, losers in pairs for loser in losers or () if winner != loser]
 
-    def _absorb(self, ids: pa.Array, absorbed: pa.ChunkedArray) -> None:
-        """Point the losers of merges in the source at their survivor."""
-        pairs = [(winner, loser) for winner, losers in zip(ids.to_pylist(), absorbed.to_pylist(), strict=True) for loser in losers or ()]
-        for start in range(0, len(pairs), 10_000):
-            some = [pair for pair in pairs[start : start + 10_000] if pair[0] != pair[1]]
+    def absorb(self) -> None:
+        """Point the losers of merges in the source at their survivor, once every record of the part is written."""
+        for start in range(0, len(self.mergers), 10_000):
+            some = self.mergers[start : start + 10_000]
             self.connection.execute(
                 """
                 update identity.records r set merged_into = m.winner, changed_at = statement_timestamp(), load_id = %s

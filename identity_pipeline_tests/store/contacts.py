@@ -1,6 +1,6 @@
 """A source whose batches a test gives: they pass landing, merge and commit as in a run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,10 +72,14 @@ class Contacts:
         """Open a load."""
         return ledger.open_load(self.url, self.name, "csv_url", run_id, full_refresh=full_refresh, before=self.mark, **how)
 
-    def merge(self, load: Load, *batches: list[Record] | pa.Table, part: int = 0) -> PartCounts:
-        """Merge one part."""
-        tables = [b if isinstance(b, pa.Table) else table(b) for b in batches]
-        return merge_part(self.url, load, part, tables, self.rules)
+    def merge(self, load: Load, *batches: list[Record], part: int = 0, whole: Sequence[list[Record]] = ()) -> PartCounts:
+        """Merge one part. ``whole`` is what the load holds in all."""
+
+        def columns(names: list[str]) -> Iterator[pa.Table]:
+            for landed in map(table, whole):
+                yield landed.select([name for name in landed.column_names if name in names])
+
+        return merge_part(self.url, load, part, map(table, batches), self.rules, whole=columns)
 
     def summary(self, *parts: list[Record], **values: Any) -> ReadSummary:
         """What a read of these parts would have told."""
@@ -94,7 +98,7 @@ class Contacts:
         """A whole load; each argument is one part. A full refresh has seen what the parts hold."""
         load = self.open(run_id, full_refresh=full_refresh)
         for number, part in enumerate(parts):
-            self.merge(load, part, part=number)
+            self.merge(load, part, part=number, whole=parts)
         seen: Iterator[list[str]] | None = iter([[str(r["id"]) for r in p] for p in parts]) if full_refresh else None
         return self.commit(load, self.summary(*parts), seen=seen, **how)
 
