@@ -4,7 +4,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from identity_pipeline.store import embedded
 from identity_pipeline_tests.cli.workplace import rows, run
 
 
@@ -35,6 +37,16 @@ def test_a_database_that_does_not_answer_is_try_again_later(identity_env: Path, 
     done = run("db", "status")
     assert done.exit_code == 3
     assert "canary-password" not in done.output
+
+
+def test_start_migrates_and_shows_no_password(identity_env: Path, database_url: str, monkeypatch: pytest.MonkeyPatch):
+    with psycopg.connect(database_url) as connection:
+        connection.execute("drop schema identity cascade")
+    monkeypatch.setattr(embedded, "start", lambda **_: database_url)
+    done = run("db", "start")
+    assert done.exit_code == 0
+    assert conninfo_to_dict(database_url)["password"] not in done.output
+    assert run("db", "status").exit_code == 0
 
 
 def test_stop_without_a_server_does_nothing(identity_env: Path):

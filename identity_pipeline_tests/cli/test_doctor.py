@@ -84,22 +84,19 @@ def test_a_credential_whose_key_is_gone_fails(home: Path, identity_env: Path, da
     assert "'hub'" in _failed("credentials")
 
 
-def test_a_key_that_is_none_fails(home: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(credentials.VARIABLE, "canary-key")
-    done = run("doctor")
-    assert done.exit_code == 1
-    assert "canary-key" not in done.output
-
-
-def test_a_landing_that_cannot_be_written_fails(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_wrong_key_a_landing_in_the_way_and_an_unknown_executor_are_each_named(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("IDENTITY_LANDING_URL", str(tmp_path / "file"))
-    assert "IDENTITY_LANDING_URL" in _failed("landing")
-
-
-def test_an_executor_that_is_none_fails(home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("IDENTITY_EXECUTOR", "abacus")
-    assert "abacus" in _failed("code_location")
+    monkeypatch.setenv(credentials.VARIABLE, "canary-key")
+    found = rows("doctor")
+    failed = {row["check"]: row["message"] for row in found if row["outcome"] == "failed"}
+    assert set(failed) == {"landing", "code_location", "encryption_key", "credentials"}
+    assert "IDENTITY_LANDING_URL" in failed["landing"]
+    assert "abacus" in failed["code_location"]
+    assert "canary-key" not in str(found)
 
 
 def test_a_dagster_home_without_its_file_fails(home: Path):
