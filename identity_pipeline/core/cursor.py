@@ -203,7 +203,9 @@ class CursorFilter:
         if window.lower is None:
             return batch
         lower = _scalar(window.cursor_type, window.lower)
-        keep = pc.or_kleene(pc.is_null(values), pc.greater_equal(values, pc.cast(lower, values.type)))
+        if lower is not None and lower.type != values.type:  # one of two integers is beyond 64 bits
+            lower, values = (pc.cast(side, pa.decimal128(38, 0)) for side in (lower, values))
+        keep = pc.or_kleene(pc.is_null(values), pc.greater_equal(values, lower))
         kept = pc.sum(keep).as_py() or 0
         if kept == len(batch):
             return batch

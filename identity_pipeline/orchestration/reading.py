@@ -4,17 +4,21 @@ Knows nothing of ops, so the command line and the tests run the same code.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+
+import pandas as pd
 
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import cursor
 from identity_pipeline.core.cursor import CursorFilter
-from identity_pipeline.core.errors import ConfigurationError, PipelineError, SchemaChanged
+from identity_pipeline.core.errors import ConfigurationError, SchemaChanged
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.text import cast_all_utf8
 from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.orchestration.boundary import redact
 from identity_pipeline.orchestration.sources import Source
 from identity_pipeline.store import ledger
 from identity_pipeline.store.landing import Landing
@@ -97,17 +101,16 @@ class Reading:
             full_refresh=window.full_refresh, before=start, log=self.log,
         )  # fmt: skip
         self.log(f"load {load.load_id}: {_told(window)}")
-        try:
-            with ledger.hold(self.url, load):
-                reached("read")
-                self.landing.remove_others(self.source.name, load.load_id)
-                summary = self._land(load, window)
-                self._check_fields(state["fields"], summary)
-        except PipelineError as error:
-            ledger.fail(self.url, load, error.code, str(error))
-            raise
+        with ledger.closing(self.url, load, shown=self._shown), ledger.hold(self.url, load):
+            reached("read")
+            self.landing.remove_others(self.source.name, load.load_id)
+            summary = self._land(load, window)
+            self._check_fields(state["fields"], summary)
         reached("landed")
         return load, summary
+
+    def _shown(self, text: str) -> str:
+        return redact(text, self.connector.secrets())
 
     def _land(self, load: Load, window: Window) -> ReadSummary:
         started = said = time.monotonic()
@@ -115,15 +118,17 @@ class Reading:
         rows = CursorFilter(window, self.connector.cursor_reading())
         read = 0
         with self.landing.writer(self.source.name, load.load_id) as writer:
-            for raw in self.connector.read(window):
-                batch = raw if limit is None else raw.head(limit - read)
-                read += len(batch)
-                writer.write(rows.apply(cast_all_utf8(batch)))
-                if time.monotonic() - said >= _SAY_EVERY:
-                    said = time.monotonic()
-                    self.log(f"load {load.load_id}: {read:,} records read, {read / (said - started):,.0f} a second")
-                if limit is not None and read >= limit:
-                    break
+            # Closed at once when something here fails: the source's session must not wait for the traceback to go.
+            with closing(_closable(self.connector.read(window))) as batches:
+                for raw in batches:
+                    batch = raw if limit is None else raw.head(limit - read)
+                    read += len(batch)
+                    writer.write(rows.apply(cast_all_utf8(batch)))
+                    if time.monotonic() - said >= _SAY_EVERY:
+                        said = time.monotonic()
+                        self.log(f"load {load.load_id}: {read:,} records read, {read / (said - started):,.0f} a second")
+                    if limit is not None and read >= limit:
+                        break
         if rows.null_cursor and window.cursor_column:
             meter.warn(f"{rows.null_cursor} records have no readable {window.cursor_column}: they are loaded whenever they are read")
         if rows.beyond:
@@ -145,7 +150,7 @@ class Reading:
             seconds_read=round(seconds, 3),
             files={} if self.choices.limit else meter.files,
             fields=list(writer.fields),
-            warnings=meter.warnings,
+            warnings=[self._shown(warning) for warning in meter.warnings],
             mapping=self.fingerprint,
             partial=self.choices.partial,
         )
@@ -166,6 +171,10 @@ class Reading:
                 f"which has {', '.join(summary.fields[:30])}: nothing was merged; "
                 "mend the source or its `mapping:`, or accept the loss with one full refresh"
             )
+
+
+def _closable(batches: Iterator[pd.DataFrame]) -> Generator[pd.DataFrame]:
+    yield from batches
 
 
 def _told(window: Window) -> str:
