@@ -117,18 +117,17 @@ class Reading:
         meter, limit = window.meter, window.limit
         rows = CursorFilter(window, self.connector.cursor_reading())
         read = 0
-        with self.landing.writer(self.source.name, load.load_id) as writer:
-            # Closed at once when something here fails: the source's session must not wait for the traceback to go.
-            with closing(_closable(self.connector.read(window))) as batches:
-                for raw in batches:
-                    batch = raw if limit is None else raw.head(limit - read)
-                    read += len(batch)
-                    writer.write(rows.apply(cast_all_utf8(batch)))
-                    if time.monotonic() - said >= _SAY_EVERY:
-                        said = time.monotonic()
-                        self.log(f"load {load.load_id}: {read:,} records read, {read / (said - started):,.0f} a second")
-                    if limit is not None and read >= limit:
-                        break
+        # The read is closed at once when something here fails: the source's session must not wait for the traceback to go.
+        with self.landing.writer(self.source.name, load.load_id) as writer, closing(_closable(self.connector.read(window))) as batches:
+            for raw in batches:
+                batch = raw if limit is None else raw.head(limit - read)
+                read += len(batch)
+                writer.write(rows.apply(cast_all_utf8(batch)))
+                if time.monotonic() - said >= _SAY_EVERY:
+                    said = time.monotonic()
+                    self.log(f"load {load.load_id}: {read:,} records read, {read / (said - started):,.0f} a second")
+                if limit is not None and read >= limit:
+                    break
         if rows.null_cursor and window.cursor_column:
             meter.warn(f"{rows.null_cursor} records have no readable {window.cursor_column}: they are loaded whenever they are read")
         if rows.beyond:
