@@ -1,7 +1,8 @@
 """The ops: read (one per source), normalise_records (one, shared by all sources), commit (one per source)."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 import dagster as dg
@@ -24,6 +25,8 @@ from identity_pipeline.store.ledger import Load, ReadSummary
 from identity_pipeline.store.location import database_url
 from identity_pipeline.store.merge import Rules, Versions, merge_part
 
+_RETRIES = 3
+"""How often a part or a commit is tried again within its run."""
 CHECKS = ("balance", "quarantine_share", "valid_identifier_share", "freshness")
 
 
@@ -101,18 +104,27 @@ def read_op(source: Source) -> dg.OpDefinition:
     return read
 
 
+@contextmanager
+def _taken_up(context: dg.OpExecutionContext, values: dict[str, Any]) -> Iterator[tuple[str, Load]]:
+    """The database and the load that this run works on, its lease held; closed as failed when no retry will follow."""
+    url, load = database_url(), replace(Load(**values), run_id=context.run_id)
+    with ledger.closing(url, load, retried=context.retry_number < _RETRIES):
+        ledger.resume(url, load)
+        with ledger.hold(url, load):
+            yield url, load
+
+
 @dg.op(
     description="Normalises one landed part and merges it into identity.records. Shared by all sources.",
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
+    retry_policy=dg.RetryPolicy(max_retries=_RETRIES, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
     # Depth first: a part is merged before the next one is picked up.
     tags={"dagster/priority": "10"},
 )
 def normalise_records(context: dg.OpExecutionContext, part: dict) -> dict:
     """Merge one part: what is new or changed is normalised and written, in one transaction."""
+    number = part["part"]
     with boundary(context):
-        url, load, number = database_url(), Load(**part["load"]), part["part"]
-        ledger.resume(url, load)
-        with ledger.hold(url, load):
+        with _taken_up(context, part["load"]) as (url, load):
             landing = Landing(settings.landing_url())
             tables = landing.tables(load.source_name, load.load_id, number)
 
@@ -139,14 +151,15 @@ def commit_op(source: Source) -> dg.OpDefinition:
         # The connector is named so that its page lists the asset under "Uses".
         required_resource_keys={name},
         out={"result": dg.Out(dg.Nothing), **{check: dg.Out(is_required=False) for check in CHECKS}},
-        retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL),
+        retry_policy=dg.RetryPolicy(max_retries=_RETRIES, delay=2, backoff=dg.Backoff.EXPONENTIAL),
     )
     def commit(context: dg.OpExecutionContext, manifest: dict, parts: list):  # noqa: ANN202, ARG001 - Dagster type-checks the annotation; parts orders the steps
         with boundary(context, getattr(context.resources, name)):
-            url, load = database_url(), Load(**manifest["load"])
             summary = ReadSummary(**manifest["summary"])
             landing = Landing(settings.landing_url())
-            line = ledger.commit(url, load, summary, seen=_seen(landing, load, summary, source), max_deleted_share=source.max_deleted_share)
+            with _taken_up(context, manifest["load"]) as (url, load):
+                seen = _seen(landing, load, summary, source)
+                line = ledger.commit(url, load, summary, seen=seen, max_deleted_share=source.max_deleted_share)
             reached("committed")
             landing.remove(name, load.load_id)
             io_manager.purge()

@@ -1,5 +1,6 @@
 """Connections to the identity database: limits set, failures in our words."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,19 @@ _SESSION = {
 _BROKEN = ("08", "57P", "53", "40", "55P03", "25P03")
 
 
+_REFUSALS = {
+    "28P01": r"authentication failed for user",
+    "28000": r"no pg_hba\.conf entry|role .* (does not exist|is not permitted to log in)",
+    "3D000": r"database .* does not exist",
+    "42501": r"permission denied for database",
+}
+
+
+def _state(text: str) -> str:
+    """The SQLSTATE of a refused connection, which libpq tells only in words."""
+    return next((state for state, words in _REFUSALS.items() if re.search(f"FATAL: .*({words})", text)), "")
+
+
 @contextmanager
 def failures(doing: str) -> Iterator[None]:
     """Turn what the driver raises while ``doing`` into one of our errors.
@@ -34,7 +48,7 @@ def failures(doing: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        state = error.sqlstate or ""
+        state = error.sqlstate or _state(str(error))
         if state == "53100":
             raise TargetUnavailable(
                 f"{doing}: the identity database's disk is full (SQLSTATE 53100); nothing was changed: free space, then run again"
@@ -48,14 +62,12 @@ def failures(doing: str) -> Iterator[None]:
             raise ConfigurationError(
                 f"{doing}: the schema is missing or older than this version: run `identity-pipeline db migrate`"
             ) from None
-        if not state or state.startswith(_BROKEN):
+        if (not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)) or state.startswith(_BROKEN):
             raise TargetUnavailable(
                 f"{doing}: the identity database did not answer ({type(error).__name__}"
                 f"{f', SQLSTATE {state}' if state else ''}): nothing half done stays; the run can be repeated"
             ) from None
-        raise PipelineError(
-            f"{doing}: the identity database refused a statement ({type(error).__name__}, SQLSTATE {state})"
-        ) from None
+        raise PipelineError(f"{doing}: the identity database refused a statement ({type(error).__name__}, SQLSTATE {state})") from None
 
 
 @contextmanager

@@ -114,32 +114,58 @@ def open_load(
         AlreadyRunning: another load is alive and did not end within ``wait`` seconds.
     """
     deadline = time.monotonic() + wait
-    told = False
+    told, locked_since = False, None
     while True:
         with connect(url, doing="open a load") as connection:
             connection.execute(
                 "insert into identity.sources (source_name, source_type) values (%s, %s) on conflict do nothing",
                 (source_name, source_type),
             )
-            connection.execute("select 1 from identity.sources where source_name = %s for update", (source_name,))
-            holder = connection.execute(
-                """
-                select l.load_id, l.run_id from identity.leases l
-                where l.source_name = %s and l.run_id <> %s
-                  and l.heartbeat_at > clock_timestamp() - make_interval(secs => %s)
-                  and (l.backend_pid is null or exists (
-                      select 1 from pg_stat_activity a where a.pid = l.backend_pid and a.backend_start = l.backend_start))
-                """,
-                (source_name, run_id, LEASE_SECONDS),
-            ).fetchone()
+            holder = _holder(connection, source_name, run_id)
             if holder is None:
-                return _take(connection, source_name, source_type, run_id, full_refresh=full_refresh, before=before)
+                lock = "select 1 from identity.sources where source_name = %s for update skip locked"
+                if connection.execute(lock, (source_name,)).fetchone():
+                    holder = _holder(connection, source_name, run_id)  # somebody may have been faster
+                    if holder is None:
+                        return _take(connection, source_name, source_type, run_id, full_refresh=full_refresh, before=before)
+                else:
+                    locked_since = locked_since or time.monotonic()
+                    if time.monotonic() - locked_since > LEASE_SECONDS / 10:
+                        _break(connection, source_name)
+        told_of = f"load {holder[0]} of run {holder[1]}" if holder else "another load"
         if time.monotonic() >= deadline:
-            raise AlreadyRunning(f"{source_name}: load {holder[0]} of run {holder[1]} is still at work: wait for it, or cancel that run")
-        if not told:
-            log(f"waiting for load {holder[0]} of run {holder[1]}, which holds the source")
+            raise AlreadyRunning(f"{source_name}: {told_of} is still at work: wait for it, or cancel that run")
+        if not told and holder:
+            log(f"waiting for {told_of}, which holds the source")
             told = True
-        time.sleep(0.5)
+        time.sleep(min(0.5, LEASE_SECONDS / 10))
+
+
+def _holder(connection: psycopg.Connection, source_name: str, run_id: str) -> tuple[int, str] | None:
+    """Load and run of the living lease that another run has on the source."""
+    connection.execute("select pg_stat_clear_snapshot()")
+    return connection.execute(
+        """
+        select l.load_id, l.run_id from identity.leases l
+        where l.source_name = %s and l.run_id <> %s
+          and l.heartbeat_at > clock_timestamp() - make_interval(secs => %s)
+          and (l.backend_pid is null or exists (
+              select 1 from pg_stat_activity a where a.pid = l.backend_pid and a.backend_start = l.backend_start))
+        """,
+        (source_name, run_id, LEASE_SECONDS),
+    ).fetchone()
+
+
+def _break(connection: psycopg.Connection, source_name: str) -> None:
+    """End the session of a process that lost its lease and still holds the source: it froze inside a transaction."""
+    connection.execute(
+        """
+        select pg_terminate_backend(l.pid) from identity.sources s
+        join pg_locks l on l.locktype = 'transactionid' and l.transactionid = s.xmax and l.granted and l.mode = 'ExclusiveLock'
+        where s.source_name = %s and l.pid <> pg_backend_pid()
+        """,
+        (source_name,),
+    )
 
 
 def _take(
@@ -237,6 +263,27 @@ def hold(url: str, load: Load) -> Iterator[None]:
     finally:
         done.set()
         thread.join(5)
+
+
+@contextmanager
+def closing(url: str, load: Load, *, retried: bool = False, shown: Callable[[str], str] = str) -> Iterator[None]:
+    """Close the load as failed if the body fails. ``shown`` takes secrets out of the message.
+
+    ``retried`` says that the body is tried again where the error allows it: the load then stays open.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, PipelineError):
+            code, message = error.code, str(error)
+        elif isinstance(error, Exception):
+            code, message = "unexpected", f"unexpected {type(error).__name__}: the run's log says where"
+        else:
+            code, message = "cancelled", "the run was cancelled; the load after it repeats its work"
+        if not (retried and isinstance(error, PipelineError) and error.retryable):
+            with suppress(PipelineError):  # the database itself may be what failed
+                fail(url, load, code, shown(message))
+        raise
 
 
 def fail(url: str, load: Load, code: str, message: str) -> None:
@@ -423,21 +470,28 @@ def _line(connection: psycopg.Connection, load: Load) -> dict[str, Any]:
 def resume(url: str, load: Load) -> None:
     """Open a failed load again that a retry continues, if no newer load took the source over.
 
+    The lease goes to ``load.run_id``, which is a new one when the run was executed again from its
+    failure. A load that is committed stays closed.
+
     Raises:
         Superseded: one did.
     """
     with connect(url, doing="resume a load") as connection:
         fenced(connection, load)
         connection.execute(
-            "update identity.loads set status = 'running', finished_at = null where load_id = %s and status = 'failed'",
+            """
+            update identity.loads set status = 'running', finished_at = null, error_code = null, error = null
+            where load_id = %s and status = 'failed'
+            """,
             (load.load_id,),
         )
         connection.execute(
             """
-            insert into identity.leases (source_name, load_id, run_id) values (%s, %s, %s)
-            on conflict (source_name) do nothing
+            insert into identity.leases (source_name, load_id, run_id)
+            select source_name, load_id, %s from identity.loads where load_id = %s and status = 'running'
+            on conflict (source_name) do update set load_id = excluded.load_id, run_id = excluded.run_id
             """,
-            (load.source_name, load.load_id, load.run_id),
+            (load.run_id, load.load_id),
         )
 
 
