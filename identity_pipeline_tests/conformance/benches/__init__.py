@@ -1,0 +1,1 @@
+"""One bench for each source type, named as it."""

@@ -1,0 +1,79 @@
+"""Fixtures of the suite; each test of a promise runs once for each bench that has the traits it needs."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from identity_pipeline.core.window import Meter
+from identity_pipeline.orchestration import reading
+from identity_pipeline.store.landing import Landing
+from identity_pipeline_tests.conformance.bench import TRAITS, Bench, Tools, bench_classes
+from identity_pipeline_tests.conformance.loader import Loader
+from identity_pipeline_tests.conftest import _administer, _create, _named
+from identity_pipeline_tests.servers.files import Authority
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*traits): run for the benches that have all these traits; `http` or `tcp` is a wire")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "bench_class" not in metafunc.fixturenames:
+        return
+    needed = {trait for mark in metafunc.definition.iter_markers("needs") for trait in mark.args}
+    assert needed <= TRAITS.keys() | {"http", "tcp"}, f"{metafunc.function.__name__} needs what is no trait"
+    classes = {name: cls for name, cls in bench_classes().items() if all(map(cls.has, needed))}
+    metafunc.parametrize("bench_class", list(classes.values()), ids=list(classes), scope="session")
+
+
+@pytest.fixture(scope="session")
+def identity_database(_server: str, _migrated: str) -> Iterator[str]:
+    """A migrated database for all tests of the suite: each has a source name of its own in it."""
+    database = f"conformance_{uuid.uuid4().hex[:12]}"
+    with _administer(_server) as connection:
+        _create(connection, database, _migrated)
+    yield _named(_server, database)
+    with _administer(_server) as connection:
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(database)))
+
+
+@pytest.fixture(scope="session")
+def connection(identity_database: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(identity_database, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def tools(postgres_url: str, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tools]:
+    for name in [name for name in os.environ if name.startswith("IDENTITY_") and not name.startswith("IDENTITY_TESTS")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    monkeypatch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
+    with ExitStack() as stack:
+        yield Tools(postgres_url, authority, monkeypatch, stack)
+
+
+@pytest.fixture
+def bench(bench_class: type[Bench], tools: Tools) -> Bench:
+    return bench_class(tools)
+
+
+@pytest.fixture
+def loader(bench: Bench, connection: psycopg.Connection, identity_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
+    """A source of the bench, never loaded."""
+    made = Loader(bench, connection, identity_database, Landing(str(tmp_path / "landing")))
+    monkeypatch.setattr(reading, "Meter", partial(Meter, sleep=made.naps.append))
+    return made
