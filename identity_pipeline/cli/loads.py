@@ -11,6 +11,10 @@ COLUMNS = (
     "records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered", "deleted",
     "cursor_before", "cursor_after", "error_code",
 )  # fmt: skip
+_EXPENDABLE = (
+    "run_id", "started_at", "cursor_before", "error_code", "filtered", "duplicates", "finished_at", "deleted", "unchanged",
+    "cursor_after", "records_read",
+)  # fmt: skip
 
 
 @click.command()
@@ -23,7 +27,7 @@ def loads(name: str | None, limit: int, *, as_json: bool) -> None:
     For each load: records_read = inserted + updated + unchanged + duplicates + quarantined + filtered.
     """
     found = listing.loads(database_url(), name, limit=limit)
-    output.show(found, COLUMNS, as_json=as_json)
+    output.show(found, COLUMNS, as_json=as_json, expendable=_EXPENDABLE)
     for load in found:
         if load["error"]:
             output.say(f"{load['source_name']}: load {load['load_id']}: {load['error']}")

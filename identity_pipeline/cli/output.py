@@ -19,6 +19,10 @@ Row = Mapping[str, Any]
 as_json_option = click.option("--json", "as_json", is_flag=True, help="A list of objects, keyed by the column names.")
 
 _STYLES = {"failed": "bold red", "open": "yellow", "running": "cyan", "warning": "yellow", "ok": "green", "committed": "green"}
+_NOTHING = "-"
+_WRAPPED = {"description", "help", "error", "message", "detail", "cursor_columns"}
+"""Columns of long texts, which may take several lines."""
+_WRAPPED_WIDTH = 30
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
@@ -43,7 +47,7 @@ def say(message: str) -> None:
 def cell(value: Any) -> str:
     """A value as it stands in a table; nothing is ``-``."""
     if value is None or value in ("", [], {}):
-        return "-"
+        return _NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):
@@ -69,13 +73,16 @@ def to_json(value: Any) -> str:
     return _UNSAFE_IN_JSON.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
-def show(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool = False) -> None:
-    """Print a listing. Each row has at least ``columns``; what else it has is left out."""
+def show(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool = False, expendable: Sequence[str] = ()) -> None:
+    """Print a listing of ``columns``; what else a row has is left out.
+
+    A terminal that is too narrow does without the ``expendable`` columns, the first of them first.
+    """
     kept = [{name: row.get(name) for name in columns} for row in rows]
     if as_json:
         click.echo(to_json(kept))
     elif sys.stdout.isatty():
-        _on_terminal(kept, columns)
+        _on_terminal(kept, columns, expendable)
     else:
         for line in _aligned(kept, columns):
             click.echo(line)
@@ -87,30 +94,43 @@ def _aligned(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
-def _on_terminal(rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """A table where it fits, else one block for each row."""
-    from rich import box  # noqa: PLC0415 - a fifth of a second, only on a terminal
-    from rich.console import Console  # noqa: PLC0415
+def _fitting(rows: Sequence[Row], columns: Sequence[str], expendable: Sequence[str], width: int) -> list[str]:
+    """The columns of a table that is no wider than ``width``; none if no choice of them is."""
+    widths = {name: max([len(name), *(len(cell(row[name])) for row in rows)]) for name in columns}
+    widths |= {name: min(widths[name], _WRAPPED_WIDTH) for name in _WRAPPED & set(columns)}
+    left = list(columns)
+    for name in (*expendable, None):
+        if sum(widths[each] + 2 for each in left) - 2 <= width:
+            return left
+        left = [each for each in left if each != name]
+    return []
+
+
+def _on_terminal(rows: Sequence[Row], columns: Sequence[str], expendable: Sequence[str]) -> None:
+    """A table where it fits, long texts wrapped; else one block for each row, without what is empty."""
+    from rich.console import Console  # noqa: PLC0415 - a fifth of a second, only on a terminal
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=shutil.get_terminal_size().columns)
 
     def styled(name: str, row: Row) -> Text:
         text = cell(row[name])
         return Text(text, style=_STYLES.get(text, "") if name in {"status", "last_status", "outcome"} else "")
 
-    if max(map(len, _aligned(rows, columns))) + len(columns) <= shutil.get_terminal_size().columns or len(columns) <= 4:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in columns:
-            numbers = bool(rows) and all(isinstance(row[name], int) and not isinstance(row[name], bool) for row in rows)
-            table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    if fitting := _fitting(rows, columns, expendable, console.width):
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for name in fitting:
+            table.add_column(name, overflow="fold", no_wrap=name not in _WRAPPED)
         for row in rows:
-            table.add_row(*(styled(name, row) for name in columns))
+            table.add_row(*(styled(name, row) for name in fitting))
         console.print(table)
         return
     for row in rows:
         block = Table.grid(padding=(0, 2))
+        block.add_column(no_wrap=True)
+        block.add_column(overflow="fold")
         for name in columns:
-            block.add_row(Text(name, style="bold"), styled(name, row))
+            if cell(row[name]) != _NOTHING:
+                block.add_row(Text(name, style="bold"), styled(name, row))
         console.print(block, "")

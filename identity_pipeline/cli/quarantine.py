@@ -27,7 +27,7 @@ def quarantine() -> None:
 def list_(name: str | None, reason: str | None, status: str, limit: int, *, as_json: bool) -> None:
     """Records in quarantine, newest first: of all sources, or of NAME."""
     found = store.listing(database_url(), name, reason=reason, status=None if status == "all" else status, limit=limit + 1)
-    output.show(found[:limit], COLUMNS, as_json=as_json)
+    output.show(found[:limit], COLUMNS, as_json=as_json, expendable=("first_seen_at", "load_id", "status", "seen", "last_seen_at"))
     if len(found) > limit:
         output.say(f"there are more than {limit}: see them with -n")
 

@@ -21,6 +21,7 @@ LISTED = (
     "source_name", "source_type", "status", "last_load", "last_status", "inserted", "updated", "row_count", "cursor_after", "schedule",
     "error",
 )  # fmt: skip
+_EXPENDABLE = ("row_count", "schedule", "updated", "inserted", "source_type", "last_load")
 TYPES = ("source_type", "group", "vendor", "available", "description", "cursor_columns")
 SETTINGS = ("name", "type", "required", "secret", "default", "help")
 CURSORS = ("cursor_column", "cursor_type", "overlap", "filtered_by")
@@ -51,7 +52,7 @@ def list_(*, as_json: bool) -> None:
         latest = {}
     rows = [_listed(source, latest.get(source.name, {})) for source in declared.sources.values()]
     rows += [_broken(problem) for problem in declared.problems]
-    output.show(sorted(rows, key=lambda row: row["source_name"] or ""), LISTED, as_json=as_json)
+    output.show(sorted(rows, key=lambda row: row["source_name"] or ""), LISTED, as_json=as_json, expendable=_EXPENDABLE)
     if not rows:
         output.say("no source is declared: `identity-pipeline sources new SOURCE_TYPE NAME` writes a file to fill in")
 
@@ -94,7 +95,11 @@ def types(source_type: str | None, *, as_json: bool) -> None:
         if not rows[0]["cursor_columns"]:
             output.say("it has no cursor: every load reads everything")
     else:
-        output.show([row | {"cursor_columns": [each["cursor_column"] for each in row["cursor_columns"]]} for row in rows], TYPES)
+        output.show(
+            [row | {"cursor_columns": [each["cursor_column"] for each in row["cursor_columns"]]} for row in rows],
+            TYPES,
+            expendable=("vendor", "group"),
+        )
 
 
 def _known(source_type: str) -> None:

@@ -46,6 +46,15 @@ def test_a_row_that_does_not_fit_a_terminal_becomes_a_block(
     assert max(line.count("[bold]x[/bold]") for line in shown.splitlines()) == (5 if wide else 1)
 
 
+def test_a_narrow_terminal_does_without_what_is_expendable(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+    output.show([{"kept": "k" * 10, "second": "s" * 10, "first": "f" * 20}], ("kept", "second", "first"), expendable=("first", "second"))
+    shown = capsys.readouterr().out
+    assert ("k" * 10 in shown, "s" * 10 in shown, "f" in shown.replace("first", "")) == (True, True, False)
+    assert "first" not in shown
+
+
 def test_nothing_and_times_are_told_apart():
     assert [output.cell(value) for value in (None, "", 0, False, True, [], ["a", "b"])] == ["-", "-", "0", "no", "yes", "-", "a, b"]
     assert output.cell(datetime(2026, 4, 13, tzinfo=UTC)) == "2026-04-13 00:00:00Z"
