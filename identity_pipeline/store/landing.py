@@ -170,8 +170,16 @@ class LandingWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self._end_part()
-        else:
-            self._waiting = []
+        try:
+            if kind is None:
+                self._end_part()
+                return
+        except BaseException:
+            self._give_up()
+            raise
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._waiting = []
+        with suppress(OSError):  # what made the load fail; the next load deletes it
             self.landing.remove(self.source_name, self.load_id)
