@@ -149,10 +149,12 @@ class _Parse:
         self._names = self._header()
         signs = [self._delimiter, *self._dialect.quote]
         self._arrow = self._dialect.escape is None and all(sign.isascii() for sign in signs)
-        while self._pending or not self._end:
+        while True:
             # a whole block beside the rest: Arrow wants long stretches
             if len(self._pending) < _BLOCK:
                 self._more()
+            if not self._pending:
+                return
             cut = len(self._pending) if self._end else self._boundary()
             table = self._fast(self._pending[:cut]) if self._arrow else None
             if table is not None:

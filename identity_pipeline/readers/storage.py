@@ -222,7 +222,7 @@ def _gunzipped(chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
                     raise LimitExceeded(f"it unpacks to more than {min(limit, total):,} bytes")
                 yield piece
                 data = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
-                more = bool(data) or len(piece) == _CHUNK
+                more = bool(data)
     except zlib.error:
         raise TruncatedBody("its gzip packing is damaged, or something else follows it") from None
     if not inflate.eof:

@@ -320,6 +320,14 @@ def test_batches_are_bounded_and_no_row_is_lost_between_them() -> None:
     assert [r["id"] for r in read_in_pieces(data[:20_000], 512)] == [r["id"] for r in read(data[:20_000])]
 
 
+def test_a_well_formed_file_never_needs_the_slow_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"id,a\r\n" + b"".join(b'%d,"x ""%d""\r\ny,\n\nz"\r\n' % (n, n) for n in range(2_000))
+    whole = read_slowly(data)
+    monkeypatch.setattr(csv._Parse, "_slow", lambda _: pytest.fail("parsed slowly"))
+    for size in (997, 1_000, 4_096, 2**20):
+        assert read_in_pieces(data, size) == whole
+
+
 CELLS = st.text(st.sampled_from("ab ,;\"'\n\r\t\\é\x00\ufeff"), max_size=6)
 
 

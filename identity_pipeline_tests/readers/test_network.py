@@ -376,6 +376,9 @@ def test_a_certificate_of_another_name_or_out_of_date_is_refused(authority: Auth
 
 
 def test_tls_before_1_2_is_refused(authority: Authority) -> None:
+    adapter: Any = network.session().get_adapter("https://example.com")
+    pool = adapter.poolmanager.connection_from_url("https://example.com")
+    assert pool.conn_kw["ssl_context"].minimum_version == ssl.TLSVersion.TLSv1_2, "whatever the system's OpenSSL would refuse by itself"
     context = authority.context()
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1

@@ -290,6 +290,13 @@ def test_a_fault_that_stays_ends_the_read_after_five_times(proxy: FaultProxy, fa
     assert "/f.csv" in str(caught.value)
 
 
+def test_a_connection_that_is_reset_in_the_body_was_lost_not_cut_short(server: FileServer) -> None:
+    with FileServer(None) as plain:
+        plain.put("/f.csv", BODY)
+        with FaultProxy(plain.url).plan([faults.reset_in_body] * 5) as proxy, pytest.raises(SourceUnavailable, match="connection was lost"):
+            fetch(proxy.url + "/f.csv")
+
+
 @pytest.mark.parametrize(
     ("status", "error", "told"),
     [
