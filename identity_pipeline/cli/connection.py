@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from dagster import DagsterInvalidConfigError
+from pydantic import ValidationError
 
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
@@ -53,11 +53,10 @@ def connect(source: Source) -> Connector:
         raise ConfigurationError(fault)
     try:
         connector: Connector = source.resource().process_config_and_initialize()
-    except DagsterInvalidConfigError as error:
-        places = ", ".join(sorted({".".join(fault.stack.levels) or "config" for fault in error.errors}))
-        raise ConfigurationError(
-            f"{source.name}: the value of {places} does not fit its setting: see `identity-pipeline sources types {source.source_type}`"
-        ) from None
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise ConfigurationError(f"{source.name}: config.{place}: {fault['msg'].removeprefix('Value error, ')}") from None
     if any(isinstance(value, str) and value.startswith(CREDENTIAL) for value in vars(connector).values()):
         connector = resolved(connector, database_url())
     return connector

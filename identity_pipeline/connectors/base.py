@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import dagster as dg
 import pandas as pd
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from identity_pipeline.core.cursor import CursorReading
 from identity_pipeline.core.fieldmap import FieldMap
@@ -51,6 +51,9 @@ class Connector(dg.ConfigurableResource):
 
     ``cursor_columns`` maps a field to how it works as a cursor; ``"*"`` stands for any field.
     """
+
+    # A value that comes from the environment is validated when a run starts: its error must not quote it.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     group: ClassVar[str]
     """Asset group: ``sql``, ``files``, ``oauth`` or ``api``."""
