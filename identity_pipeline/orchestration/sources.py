@@ -125,12 +125,16 @@ class Source(BaseModel):
             ConfigurationError: a setting is missing, unknown, of the wrong type, or a literal secret.
         """
         cls = self.connector
-        secrets = {f["name"] for f in cls.form() if f["secret"]}
+        form = cls.form()
+        secrets = {f["name"] for f in form if f["secret"]}
         values = {}
         if unknown := sorted(set(self.config) - set(cls.model_fields)):
             raise ConfigurationError(
                 f"config.{unknown[0]}: is not a setting of {self.source_type}; known are {', '.join(cls.model_fields)}"
             )
+        for field in form:
+            if field["required"] and self.config.get(field["name"]) is None:
+                raise ConfigurationError(f"config.{field['name']}: is missing: {field['help']}")
         for name, value in self.config.items():
             if isinstance(value, Mapping) and set(value) == {"env"}:
                 values[name] = dg.EnvVar(str(value["env"]))

@@ -56,6 +56,7 @@ _REFUSED: tuple[tuple[str, type[PipelineError], str], ...] = (
      ConfigurationError, "cannot be asked so: a value in connection_string is not valid"),
 )  # fmt: skip
 _STARTING = re.compile(r"starting up|shutting down|not yet accepting|recovery|too many|connection slots|timeout|terminating")
+_LOST = re.compile(r"closed the connection|could not (?:receive|send) data|Connection reset|SSL SYSCALL|unexpected eof")
 _BUSY = ("08", "53", "55P03", "57", "58", "40", "25P03")
 
 
@@ -95,6 +96,8 @@ def _refusal(address: Address, error: psycopg.Error) -> PipelineError:
             return kind(f"{address} {advice}")
     if _STARTING.search(words):
         return SourceUnavailable(f"{address} takes no session now: it is starting, stopping, full or slow")
+    if _LOST.search(words):
+        return SourceUnavailable(f"{address} broke the connection while it began: the same read may work later")
     if error.pgconn is not None and error.pgconn.used_password:  # a server that speaks another language
         return CredentialError(f"{address} refused the session: check user, password and database")
     return SourceUnavailable(f"{address} cannot be reached: nothing answers there as PostgreSQL; check host, port and firewall")
