@@ -65,7 +65,7 @@ TRAITS = {
 """What the suite takes for granted of a source type, unless its bench is ``exempt``."""
 
 _FIRST = (datetime.now(UTC) - timedelta(days=30)).replace(microsecond=0)
-_LONG = 40
+LONG = 40
 """More exchanges than any connector tries again."""
 
 
@@ -175,11 +175,11 @@ class Bench:
 
     def refuse_credential(self) -> None:
         """Refuse the credential from now on."""
-        self.faults.plan([status(401)] * _LONG)
+        self.faults.plan([status(401)] * LONG)
 
     def refuse_permission(self) -> None:
         """Accept the credential, but refuse to show the contacts from now on."""
-        self.faults.plan([status(403)] * _LONG)
+        self.faults.plan([status(403)] * LONG)
 
     # for use in them
 

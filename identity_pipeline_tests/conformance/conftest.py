@@ -4,7 +4,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import partialmethod
 from pathlib import Path
 
 import psycopg
@@ -12,7 +12,6 @@ import pytest
 from psycopg import sql
 
 from identity_pipeline.core.window import Meter
-from identity_pipeline.orchestration import reading
 from identity_pipeline.store.landing import Landing
 from identity_pipeline_tests.conformance.bench import TRAITS, Bench, Tools, bench_classes
 from identity_pipeline_tests.conformance.loader import Loader
@@ -73,7 +72,7 @@ def bench(bench_class: type[Bench], tools: Tools) -> Bench:
 
 @pytest.fixture
 def loader(bench: Bench, connection: psycopg.Connection, identity_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
-    """A source of the bench, never loaded."""
+    """A source of the bench, never loaded. No wait takes any time."""
     made = Loader(bench, connection, identity_database, Landing(str(tmp_path / "landing")))
-    monkeypatch.setattr(reading, "Meter", partial(Meter, sleep=made.naps.append))
+    monkeypatch.setattr(Meter, "__init__", partialmethod(Meter.__init__, sleep=made.naps.append))
     return made

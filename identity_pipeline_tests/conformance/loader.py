@@ -141,7 +141,7 @@ class Loader:
 
     def frames(self, window: Window | None = None) -> list[Any]:
         """What the connector yields for ``window``, by default for all."""
-        return list(self.connector().read(window or Window(meter=Meter(sleep=self.naps.append, log=self.heard.lines.append))))
+        return list(self.connector().read(window or Window(meter=Meter(log=self.heard.lines.append))))
 
     # what came of them
 

@@ -1,0 +1,49 @@
+"""The test of a connection: step by step, up to the first that fails, each with what to do."""
+
+import pytest
+
+from identity_pipeline_tests.conformance.bench import contacts
+from identity_pipeline_tests.conformance.loader import Loader
+
+STEPS = ["reach", "authenticate", "permission", "sample"]
+
+
+def checked(loader: Loader) -> list[str]:
+    """The steps of a connection test, the last of which failed if it is not ``sample``."""
+    steps = list(loader.connector().check())
+    loader.search(*(step.message for step in steps), repr(steps))
+    assert all(len(step.message) > 10 for step in steps)
+    assert all(step.ok for step in steps[:-1])
+    assert steps[-1].ok == (len(steps) == 4), steps[-1].message
+    return [step.name for step in steps]
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_every_step_passes_on_a_good_source(loader: Loader, number: int) -> None:
+    loader.show(*contacts(number))
+    assert checked(loader) == STEPS
+
+
+@pytest.mark.needs("credential")
+def test_it_stops_at_a_refused_credential(loader: Loader) -> None:
+    loader.bench.refuse_credential()
+    assert checked(loader) == STEPS[:2]
+
+
+@pytest.mark.needs("permission")
+def test_it_stops_at_a_missing_permission(loader: Loader) -> None:
+    loader.show(*contacts(5))
+    loader.bench.refuse_permission()
+    assert checked(loader) == STEPS[:3]
+
+
+def test_it_stops_at_a_source_that_is_down(loader: Loader) -> None:
+    loader.bench.go_down()
+    assert checked(loader) == STEPS[:1]
+
+
+def test_it_writes_nothing(loader: Loader) -> None:
+    loader.show(*contacts(5))
+    checked(loader)
+    assert loader.rows() == {}
+    assert loader.mark is None

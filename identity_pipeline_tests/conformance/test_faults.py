@@ -1,0 +1,195 @@
+"""When the source fails: the load waits, or ends in an error that says who acts; nothing is lost, doubled or half done."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from identity_pipeline.core.errors import (
+    ContractBroken,
+    CredentialError,
+    OperatorError,
+    PermissionDenied,
+    PipelineError,
+    RateLimited,
+    SourceUnavailable,
+    TruncatedBody,
+    TryLater,
+)
+from identity_pipeline_tests.conformance.bench import LONG, Contact, contacts, minute
+from identity_pipeline_tests.conformance.loader import Loader
+from identity_pipeline_tests.servers import faults
+from identity_pipeline_tests.servers.faults import Fault, status
+
+BROKEN: dict[str, tuple[Fault, type[PipelineError] | tuple[type[PipelineError], ...], bool | None]] = {
+    "refused": (status(404), OperatorError, False),
+    "unauthenticated": (status(401), CredentialError, False),
+    "forbidden": (status(403), PermissionDenied, False),
+    "hasty": (status(429), RateLimited, True),
+    "unavailable": (status(503), SourceUnavailable, True),
+    "reset": (faults.reset, SourceUnavailable, True),
+    "reset_in_body": (faults.reset_in_body, (SourceUnavailable, TruncatedBody), True),
+    "short_body": (faults.short_body, TruncatedBody, True),
+    "open_chunks": (faults.open_chunks, TruncatedBody, True),
+    "cut_gzip": (faults.cut_gzip, TruncatedBody, True),
+    "html": (faults.html(200), PipelineError, None),
+}
+"""Fault → the error it ends in when it does not pass, and whether a retry of the run helps."""
+PASSING = {name: fault for name, (fault, _, retryable) in BROKEN.items() if retryable}
+
+FIRST, CHANGES = contacts(3), [Contact(str(n), minute(n + 20)) for n in (2, 4, 5, 6, 7)]
+ALL = {str(n) for n in range(1, 8)}
+
+
+def loaded(loader: Loader) -> None:
+    """Three contacts are loaded; since then one changed and four are new, which takes two pages."""
+    loader.show(*FIRST)
+    loader.load()
+    loader.bench.shrink_pages()
+    loader.add(*CHANGES)
+
+
+def clean(loader: Loader) -> None:
+    """A load without faults: everything is there, once."""
+    line = loader.load()
+    assert (line["inserted"], line["updated"]) == (4, 1)
+    assert loader.live() == ALL
+
+
+@pytest.mark.needs("http")
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_fault_that_stays_ends_the_load_and_loses_nothing(loader: Loader, name: str) -> None:
+    fault, kind, retryable = BROKEN[name]
+    bench = loader.bench
+    loaded(loader)
+    pages = (0, 1) if bench.has("pages") else (0,)
+    for page in pages:
+        bench.faults.forget()
+        bench.faults.plan([None] * (bench.requests_before_pages + page) + [fault] * LONG)
+        error = loader.fail(kind)  # type: ignore[type-var]
+        assert retryable in {None, error.retryable}
+    bench.faults.forget()
+    clean(loader)
+
+
+@pytest.mark.needs("http")
+@pytest.mark.parametrize("name", PASSING)
+def test_a_fault_that_passes_is_waited_out(loader: Loader, name: str) -> None:
+    loader.show(*contacts(3))
+    loader.bench.faults.plan([None] * loader.bench.requests_before_pages + [PASSING[name]] * 2)
+    assert loader.load()["inserted"] == 3
+    assert 0 < sum(loader.naps) < 300
+
+
+@pytest.mark.needs("http", "framed")
+def test_a_body_that_breaks_off_where_its_length_says_is_no_page(loader: Loader) -> None:
+    loader.show(*contacts(3))
+    before = [None] * loader.bench.requests_before_pages
+    loader.bench.faults.plan([*before, faults.cut_json, faults.cut_json_unframed])
+    assert loader.load()["inserted"] == 3
+    loader.bench.faults.plan([*before, *[faults.cut_json] * LONG])
+    loader.fail(TruncatedBody)
+
+
+@pytest.mark.needs("http", "pages")
+def test_a_page_that_comes_again_is_no_endless_load(loader: Loader) -> None:
+    loader.bench.shrink_pages()
+    loader.show(*contacts(5))
+    loader.bench.faults.plan([None] * (loader.bench.requests_before_pages + 1) + [faults.same_again] * LONG)
+    loader.fail(ContractBroken)
+
+
+# Retry-After
+
+
+def after(seconds: float) -> str:
+    """An HTTP date that many seconds from now."""
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+WAITS: dict[str, tuple[Callable[[], str], int]] = {
+    "seconds": (lambda: "7", 7),
+    "date": (lambda: after(31), 29),
+    "past": (lambda: after(-600), 0),
+    "negative": (lambda: "-5", 0),
+    "zero": (lambda: "0", 0),
+    "nonsense": (lambda: "soon", 0),
+    "empty": (lambda: "", 0),
+}
+
+
+@pytest.mark.needs("http")
+@pytest.mark.parametrize("form", WAITS)
+def test_a_wish_to_wait_is_heeded_in_every_form(loader: Loader, form: str) -> None:
+    wish, least = WAITS[form]
+    loader.show(*contacts(3))
+    loader.bench.faults.plan([None] * loader.bench.requests_before_pages + [status(429, Retry_After=wish())])
+    line = loader.load()
+    assert line["inserted"] == 3
+    assert least <= max(loader.naps) <= least + 60
+    assert line["throttled_seconds"] >= least
+
+
+@pytest.mark.needs("http")
+@pytest.mark.parametrize("wish", ["315360000", "date"])
+def test_an_absurd_wish_to_wait_ends_the_load(loader: Loader, wish: str) -> None:
+    loader.show(*contacts(3))
+    loader.bench.faults.plan([status(429, Retry_After=after(315_360_000) if wish == "date" else wish)] * LONG)
+    assert loader.fail(RateLimited).retryable
+    assert sum(loader.naps) < 60
+    assert len(loader.bench.faults.requests) < 5
+
+
+# the line
+
+
+def test_a_source_that_is_down_is_unavailable(loader: Loader) -> None:
+    loader.show(*FIRST)
+    loader.load()
+    loader.bench.go_down()
+    assert loader.fail(SourceUnavailable).retryable
+
+
+@pytest.mark.needs("tcp")
+def test_a_connection_that_is_cut_ends_the_load_and_loses_nothing(loader: Loader) -> None:
+    relay = loader.bench.relay
+    assert relay is not None
+    loaded(loader)
+    loader.add(*(c.but(note="x" * 40_000) for c in CHANGES))
+    loader.frames()
+    most = relay.bytes_back
+    for cut in (0, 200, most - 100_000, most - 1_500):
+        relay.cut_after = cut
+        assert loader.fail(TryLater).retryable
+    relay.cut_after = None
+    clean(loader)
+
+
+# who has to act
+
+
+@pytest.mark.needs("credential")
+def test_a_refused_credential_is_the_operators_to_mend(loader: Loader) -> None:
+    loader.show(*FIRST)
+    loader.load()
+    loader.bench.refuse_credential()
+    assert not loader.fail(CredentialError).retryable
+
+
+@pytest.mark.needs("permission")
+def test_a_missing_permission_is_the_operators_to_grant(loader: Loader) -> None:
+    loader.show(*FIRST)
+    loader.load()
+    loader.bench.refuse_permission()
+    assert not loader.fail(PermissionDenied).retryable
+
+
+@pytest.mark.needs("http")
+@pytest.mark.parametrize("code", [400, 401, 403, 422, 429, 500])
+def test_what_a_refusal_quotes_is_not_passed_on(loader: Loader, code: int) -> None:
+    person = FIRST[0]
+    said = f"{person.email} ({person.phone}) was refused with {' and '.join(loader.bench.canaries)}"
+    body = {"message": said, "error": said, "errors": [{"message": said, "detail": said}], "error_description": said, "detail": said}
+    loader.bench.faults.plan([status(code, body)] * LONG)
+    loader.fail()

@@ -1,0 +1,153 @@
+"""What a connector's file says: its settings, its secrets, its docstring; and that every type has a connector and a bench."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from identity_pipeline import docs
+from identity_pipeline.connectors import SOURCE_TYPES, connectors
+from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.settings import PACKAGE
+from identity_pipeline.orchestration.sources import Source
+from identity_pipeline_tests.conformance.bench import TRAITS, Bench, bench_classes
+from identity_pipeline_tests.conformance.loader import Loader, searched
+
+SECRET = re.compile(
+    r"token|secret|password|passphrase|credential|connection_string|(^|_)(key|pem|jwt)$|api_key|private_key|service_account"
+)
+PUBLIC = re.compile(r"_url$|_id$|^public_")
+
+
+# the whole
+
+
+def test_every_connector_has_a_bench_and_every_bench_a_connector() -> None:
+    built, benches = set(connectors()), set(bench_classes())
+    assert built - benches == set(), "write conformance/benches/<source_type>.py for these connectors"
+    assert benches - built == set(), "these benches have no connector of their name"
+
+
+def test_every_connector_is_one_of_the_source_types() -> None:
+    assert len(set(SOURCE_TYPES)) == len(SOURCE_TYPES) == 22
+    assert set(connectors()) <= set(SOURCE_TYPES)
+
+
+def test_the_table_of_source_types_in_the_readme_is_up_to_date() -> None:
+    readme = (PACKAGE.parent / "README.md").read_text("utf-8")
+    assert docs.table() in readme, "run `python -m identity_pipeline.docs`"
+    assert docs.with_table(readme) == readme
+
+
+# each
+
+
+def source(bench_class: type[Bench], config: dict[str, Any], **declared: Any) -> Source:
+    return Source.model_validate({"name": "bench", "source_type": bench_class.source_type(), "config": config, **declared})
+
+
+def test_a_bench_says_why_it_is_exempt(bench_class: type[Bench]) -> None:
+    assert bench_class.exempt.keys() <= TRAITS.keys()
+    assert all(len(why) > 10 for why in bench_class.exempt.values())
+    assert bench_class.wire in {"http", "tcp"}
+    assert (bench_class.cursor_column is None) == ("cursor" in bench_class.exempt)
+
+
+def test_a_connector_is_a_short_file_that_says_what_is_read(bench_class: type[Bench]) -> None:
+    module = sys.modules[bench_class.connector().__module__]
+    text = Path(str(module.__file__)).read_text("utf-8")
+    assert len(text.splitlines()) <= 80
+    first, second, *rest = (module.__doc__ or "").split("\n")
+    assert re.fullmatch(r"[A-Z][^:]+: .{10,}\.", first), (
+        "the docstring begins with title and contents: 'HubSpot: the contacts of one portal.'"
+    )
+    assert second == ""
+    assert re.search(r"https://\S+", "\n".join(rest)), "the docstring names the vendor's page"
+    assert re.search(r"(?i)left out|cursor", "\n".join(rest)), "the docstring says what is left out and which traps the cursor has"
+
+
+def test_a_connector_names_group_vendor_and_the_fields_of_its_cursors(bench_class: type[Bench]) -> None:
+    cls = bench_class.connector()
+    assert cls.group in {"sql", "files", "oauth", "api"}
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", cls.vendor)
+    assert cls.field_map.external_id
+    assert cls.field_map.email
+    for column in cls.cursor_columns.values():
+        assert column.type in {None, "int", "timestamp", "text"}
+        assert column.filtered_by in {"source", "us"}
+        assert column.overlap >= 0
+
+
+def test_every_setting_has_help_and_every_secret_is_marked(bench_class: type[Bench]) -> None:
+    form = bench_class.connector().form()
+    assert {field["name"] for field in form} == set(bench_class.connector().model_fields)
+    for field in form:
+        assert len(field["help"]) > 10, field["name"]
+        assert field["required"] or field["default"] is not None or field["secret"], field["name"]
+        if SECRET.search(field["name"]) and not PUBLIC.search(field["name"]):
+            assert field["secret"], f"{field['name']} has to be declared by secret()"
+
+
+def test_configs_of_earlier_releases_stay_valid(bench_class: type[Bench]) -> None:
+    assert bench_class.old_configs, "list what users write"
+    for config in bench_class.old_configs:
+        source(bench_class, dict(config)).resource()
+
+
+def test_a_missing_setting_is_named(bench_class: type[Bench]) -> None:
+    required = [field["name"] for field in bench_class.connector().form() if field["required"]]
+    assert required
+    for name in required:
+        config = dict(bench_class.old_configs[0])
+        for rest in ({k: v for k, v in config.items() if k != name}, {**config, name: None}):
+            with pytest.raises(ConfigurationError, match=rf"config\.{name}: is missing"):
+                source(bench_class, rest).resource()
+
+
+def test_an_unknown_setting_is_named(bench_class: type[Bench]) -> None:
+    with pytest.raises(ConfigurationError, match=r"config\.flavour: .* known are"):
+        source(bench_class, {**bench_class.old_configs[0], "flavour": "sweet"}).resource()
+
+
+def test_a_setting_of_the_wrong_type_is_named_and_its_value_is_not(bench_class: type[Bench]) -> None:
+    for field in bench_class.connector().form():
+        if field["secret"]:
+            continue
+        with pytest.raises(ConfigurationError, match=rf"config\.{field['name']}\b") as caught:
+            source(bench_class, {**bench_class.old_configs[0], field["name"]: {"canary": "value"}}).resource()
+        assert "canary" not in str(caught.value)
+
+
+def test_a_secret_is_never_taken_literally(bench_class: type[Bench]) -> None:
+    for field in bench_class.connector().form():
+        if field["secret"]:
+            with pytest.raises(ConfigurationError, match=rf"config\.{field['name']}: is a secret") as caught:
+                source(bench_class, {**bench_class.old_configs[0], field["name"]: "canary-literal"}).resource()
+            assert "canary-literal" not in str(caught.value)
+
+
+def test_a_cursor_that_cannot_be_is_refused(bench_class: type[Bench]) -> None:
+    columns = bench_class.connector().cursor_columns
+    config = dict(bench_class.old_configs[0])
+    if "*" not in columns:
+        with pytest.raises(ConfigurationError, match=r"cursor_column: .* cannot use 'shoe_size'"):
+            _ = source(bench_class, config, cursor_column="shoe_size", cursor_type="int").cursor
+    for name, column in columns.items():
+        kind = column.type
+        wrong = {"int": "timestamp", "timestamp": "int", "text": "int"}.get(kind or "")
+        if wrong:
+            with pytest.raises(ConfigurationError, match="cursor_type: "):
+                _ = source(bench_class, config, cursor_column=name, cursor_type=wrong).cursor
+        if kind is None:
+            with pytest.raises(ConfigurationError, match="cursor_type: is missing"):
+                _ = source(bench_class, config, cursor_column="updated_at").cursor
+
+
+def test_a_connector_shows_none_of_its_secrets(loader: Loader) -> None:
+    connector = loader.connector()
+    searched(loader.bench, [repr(connector), str(connector), f"{connector}", repr([connector])])
+    assert loader.bench.canaries
+    for canary in loader.bench.canaries:
+        assert any(canary in secret for secret in connector.secrets()), "secrets() has to hold every secret, for the redactor"
