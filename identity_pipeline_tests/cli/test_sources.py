@@ -132,6 +132,10 @@ def test_preview_reads_no_more_than_it_shows(sources: Path, crm: psycopg.Connect
     assert len(rows("sources", "preview", "crm", "-n", "3")) == 3
 
 
+def test_preview_shows_no_more_even_if_the_source_gives_more(hubspot: HubSpotAPI):
+    assert len(rows("sources", "preview", "portal", "-n", "3")) == 3
+
+
 def test_preview_writes_nothing_anywhere(sources: Path, crm: psycopg.Connection, database_url: str, identity_env: Path):
     declare(sources, table(cursor_column="updated_at", cursor_type="timestamp"))
     before = _contents(database_url)
