@@ -73,6 +73,18 @@ def test_the_first_valid_address_of_all_fields_is_the_primary_and_each_counts_on
     assert (made["email"], made["email_verdict"], made["emails"]) == ("b@acme.com", "valid", ["b@acme.com", "a@acme.com"])
 
 
+def test_each_record_keeps_its_values_in_the_maps_order():
+    """Whatever order the addresses had in the records before, and whether or not they took the quick path."""
+    rows = 300
+    first = ["b@acme.com" if i % 3 else "x@acme.com; y@acme.com" for i in range(rows)]
+    second = ["b@acme.com; a@acme.com" if i % 2 else "z@acme.com" for i in range(rows)]
+    made = canonicalise(table(email=first, email_2=second), EVERY)
+    written = [list(dict.fromkeys(f"{a}; {b}".split("; "))) for a, b in zip(first, second, strict=True)]
+    assert made.column("emails").to_pylist() == written
+    again = canonicalise(table(email=["b@acme.com", "a@acme.com"], email_2=[None, "b@acme.com; a@acme.com"]), EVERY)
+    assert again.column("emails").to_pylist() == [["b@acme.com"], ["a@acme.com", "b@acme.com"]]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "verdict"),
     [
