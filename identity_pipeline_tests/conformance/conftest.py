@@ -24,7 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "bench_class" not in metafunc.fixturenames:
+    chosen = any("bench_class" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if chosen or "bench_class" not in metafunc.fixturenames:
         return
     needed = {trait for mark in metafunc.definition.iter_markers("needs") for trait in mark.args}
     assert needed <= TRAITS.keys() | {"http", "tcp"}, f"{metafunc.function.__name__} needs what is no trait"
@@ -38,6 +39,7 @@ def identity_database(_server: str, _migrated: str) -> Iterator[str]:
     database = f"conformance_{uuid.uuid4().hex[:12]}"
     with _administer(_server) as connection:
         _create(connection, database, _migrated)
+        connection.execute(sql.SQL("alter database {} set synchronous_commit = off").format(sql.Identifier(database)))
     yield _named(_server, database)
     with _administer(_server) as connection:
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(database)))

@@ -6,7 +6,7 @@ Every load through it is searched for the bench's secrets and contacts, whatever
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from identity_pipeline.orchestration.reading import Choices, Reading
 from identity_pipeline.orchestration.sources import Source
 from identity_pipeline.store import ledger
 from identity_pipeline.store.landing import Landing
+from identity_pipeline.store.ledger import Mark
 from identity_pipeline.store.merge import merge_part
 from identity_pipeline_tests.conformance.bench import PERSONAL, Bench, Contact
 
@@ -45,7 +46,7 @@ class Heard(logging.Handler):
 
 @dataclass
 class Loader:
-    """``name`` is new for each test, so that tests share a database. ``broken`` may stand in for the connector.
+    """``name`` is new for each test, so that tests share a database.
 
     ``declared`` are fields of the declaration that a test changes. ``naps`` are the waits of the
     load before, which take no time. ``held`` are the contacts that the source shows.
@@ -55,7 +56,6 @@ class Loader:
     database: psycopg.Connection
     url: str
     landing: Landing
-    broken: Callable[[Connector], Connector] = lambda connector: connector
     name: str = field(default_factory=lambda: f"bench_{uuid4().hex[:12]}")
     declared: dict[str, Any] = field(default_factory=dict)
     naps: list[float] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Loader:
         source = Source.model_validate(self.declaration)
         source.resource()
         values = {n: os.environ[v["env"]] if isinstance(v, dict) else v for n, v in source.config.items()}
-        return self.broken(source.connector(**values))
+        return source.connector(**values)
 
     # loads
 
@@ -116,7 +116,7 @@ class Loader:
             url=self.url,
             landing=self.landing,
             fingerprint=values["fingerprint"],
-            published=ledger.mark(self.url, self.name),
+            published=self._mark(),
             choices=choices,
             log=self.heard.lines.append,
         ).run(uuid4().hex)
@@ -160,8 +160,15 @@ class Loader:
     @property
     def mark(self) -> str | None:
         """The mark in the ledger."""
-        found = ledger.mark(self.url, self.name)
+        found = self._mark()
         return found and found.after
+
+    def _mark(self) -> Mark | None:
+        found = self.database.execute(
+            "select cursor_column, cursor_type, cursor_after from identity.sources where source_name = %s and cursor_after is not null",
+            (self.name,),
+        ).fetchone()
+        return Mark(*found) if found else None
 
     def quarantined(self) -> list[Row]:
         """The source's records in quarantine."""

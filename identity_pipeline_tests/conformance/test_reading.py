@@ -66,7 +66,7 @@ def test_a_changed_value_under_the_same_cursor_value_is_loaded(loader: Loader) -
 
 @pytest.mark.needs("cursor")
 def test_a_record_that_comes_late_is_found_within_the_overlap(loader: Loader) -> None:
-    known = type(loader.connector()).cursor_columns
+    known = loader.bench.connector().cursor_columns
     own = (known.get(loader.bench.cursor_column or "") or known["*"]).overlap
     if not own:
         loader.declared["cursor_overlap"] = own = 600
