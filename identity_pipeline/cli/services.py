@@ -55,6 +55,11 @@ def daemon_alive() -> bool:
     return heartbeat is not None and time.time() - heartbeat.timestamp < 30
 
 
+def end_on_sigterm() -> None:
+    """Make SIGTERM end this process as Ctrl-C does: through its `finally` clauses, so that no child is left behind."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+
+
 @contextmanager
 def daemon(progress: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Have a daemon while the body runs: one that is there already, else one of our own that ends with it.
@@ -66,6 +71,7 @@ def daemon(progress: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     if daemon_alive():
         yield
         return
+    end_on_sigterm()
     logs = settings.home() / "logs"
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = logs / "daemon.log"

@@ -45,16 +45,20 @@ def _guarded(work):  # noqa: ANN001, ANN202 - a call without arguments that retu
 
 
 def _dev(port: int) -> int:
+    services.end_on_sigterm()
     url = services.database(_say)
     folder = services.project()
     with world(url) as environment:
         os.environ.update(environment)
         _say(f"open http://127.0.0.1:{port}/assets and press Materialize; Ctrl-C ends")
         command = [sys.executable, "-m", "dagster", "dev", "-w", str(folder / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(command, cwd=folder, start_new_session=True)  # noqa: S603 - our own interpreter
         try:
-            return subprocess.run(command, cwd=folder, check=False).returncode  # noqa: S603 - our own interpreter
+            return process.wait()
         except KeyboardInterrupt:
             return 0
+        finally:
+            services.stop(process)
 
 
 def _load() -> int:

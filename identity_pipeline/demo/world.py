@@ -1,16 +1,21 @@
 """The demo's world: three sources on this machine, and the environment that points at them."""
 
 import http.server
+import json
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
+import requests
 
+from identity_pipeline.core import settings
 from identity_pipeline.demo import hubspot_api
 from identity_pipeline.demo.hubspot_contacts import demo_contacts
 from identity_pipeline.demo.people import customers, newsletter_csv, people
@@ -43,14 +48,63 @@ class _File(http.server.BaseHTTPRequestHandler):
         """Stay silent."""
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where the services stand. Kept, so that a daemon of an earlier demo still finds them."""
+
+    csv_port: int
+    hubspot_port: int
+    token: str
+
+    @property
+    def csv_url(self) -> str:
+        return f"http://127.0.0.1:{self.csv_port}/newsletter.csv"
+
+    @property
+    def hubspot_url(self) -> str:
+        return f"http://127.0.0.1:{self.hubspot_port}"
+
+    def alive(self) -> bool:
+        """True if another demo or `make dev` serves there."""
+        try:
+            return requests.get(self.csv_url, timeout=2).ok
+        except requests.RequestException:
+            return False
+
+
+def _place() -> _Place:
+    path = settings.home() / "demo.json"
+    if path.exists():
+        place = _Place(**json.loads(path.read_text()))
+        if place.alive() or (_free(place.csv_port) and _free(place.hubspot_port)):
+            return place
+    place = _Place(_any_port(), _any_port(), secrets.token_urlsafe(24))
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(asdict(place)))
+    return place
+
+
+def _any_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+def _free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
-def _csv_server(body: bytes) -> Iterator[str]:
+def _csv_server(body: bytes, port: int) -> Iterator[None]:
     handler = type("Newsletter", (_File,), {"body": body})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/newsletter.csv"
+        yield
     finally:
         server.shutdown()
         server.server_close()
@@ -72,17 +126,18 @@ def world(database_url: str) -> Iterator[dict[str, str]]:
     """Run the three sources while the body runs; yields the environment that the bundled declarations name."""
     everyone = people()
     _fill_shop(database_url, customers(everyone[400:1_200]))
-    token = secrets.token_urlsafe(24)
-    with (
-        _csv_server(newsletter_csv(everyone[:1_000])) as csv_url,
-        hubspot_api.serve(demo_contacts(), token) as hubspot,
-    ):
-        hosts = [part for part in os.environ.get("IDENTITY_ALLOW_PRIVATE_HOSTS", "").split(",") if part]
-        shop = urlsplit(database_url)
-        yield {
-            "DEMO_CSV_URL": csv_url,
-            "DEMO_SHOP_URL": shop._replace(query="sslmode=disable").geturl(),
-            "DEMO_HUBSPOT_URL": hubspot.url,
-            "DEMO_HUBSPOT_TOKEN": token,
-            "IDENTITY_ALLOW_PRIVATE_HOSTS": ",".join(dict.fromkeys((*hosts, "127.0.0.1", shop.hostname or "127.0.0.1"))),
-        }
+    place = _place()
+    hosts = [part for part in os.environ.get("IDENTITY_ALLOW_PRIVATE_HOSTS", "").split(",") if part]
+    shop = urlsplit(database_url)
+    environment = {
+        "DEMO_CSV_URL": place.csv_url,
+        "DEMO_SHOP_URL": shop._replace(query="sslmode=disable").geturl(),
+        "DEMO_HUBSPOT_URL": place.hubspot_url,
+        "DEMO_HUBSPOT_TOKEN": place.token,
+        "IDENTITY_ALLOW_PRIVATE_HOSTS": ",".join(dict.fromkeys((*hosts, "127.0.0.1", shop.hostname or "127.0.0.1"))),
+    }
+    with ExitStack() as services:
+        if not place.alive():
+            services.enter_context(_csv_server(newsletter_csv(everyone[:1_000]), place.csv_port))
+            services.enter_context(hubspot_api.serve(demo_contacts(), place.token, place.hubspot_port))
+        yield environment
