@@ -25,7 +25,7 @@ SOURCES = """
 sources:
   - name: contacts_csv
     source_type: csv_url
-    config: {{url: "{url}", max_bytes: 10000000000}}
+    config: {{url: "{url}", max_bytes: 2000000000}}
     default_region: DE
   - name: contacts_table
     source_type: postgres_identity

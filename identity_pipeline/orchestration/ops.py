@@ -77,7 +77,7 @@ def read_op(source: Source) -> dg.OpDefinition:
         required_resource_keys={name},
         pool=f"source_{name}",
         retry_policy=dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
-        out={"parts": dg.DynamicOut(dict, is_required=False), "manifest": dg.Out(dict)},
+        out={"parts": dg.DynamicOut(dict), "manifest": dg.Out(dict)},
     )
     def read(context: dg.OpExecutionContext, config: ReadConfig) -> Iterator[dg.DynamicOutput | dg.Output]:
         connector = getattr(context.resources, name)
