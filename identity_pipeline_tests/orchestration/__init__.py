@@ -1,0 +1,1 @@
+"""Tests of whole runs: what Dagster, the connectors and the store do together."""
