@@ -111,7 +111,7 @@ class Bench:
         class Quiet(http.server.SimpleHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def log_message(self, format, *args):
+            def log_message(self, *args):
                 pass
 
         @contextlib.contextmanager

@@ -11,8 +11,45 @@ COLUMNS = (
     "id", "email", "phone", "first_name", "last_name", "company", "job_title", "street", "city", "region", "postal_code", "country",
     "created_at", "updated_at", "plan", "balance", "newsletter", "tags", "notes", "score",
 )  # fmt: skip
-_FIRST = "Anna Björn Chloé David Elif Frida Giulia Håkon Inês Jürgen Katarzyna Liam Mara Nadia Olivia Paul Quentin Renée Søren Tom".split()
-_LAST = "Albrecht Bianchi Conti Dubois Eriksson Fernández García Hofmann Ivanova Jansen Kowalski Lindqvist Müller Novák Rossi".split()
+_FIRST = [
+    "Anna",
+    "Björn",
+    "Chloé",
+    "David",
+    "Elif",
+    "Frida",
+    "Giulia",
+    "Håkon",
+    "Inês",
+    "Jürgen",
+    "Katarzyna",
+    "Liam",
+    "Mara",
+    "Nadia",
+    "Olivia",
+    "Paul",
+    "Quentin",
+    "Renée",
+    "Søren",
+    "Tom",
+]
+_LAST = [
+    "Albrecht",
+    "Bianchi",
+    "Conti",
+    "Dubois",
+    "Eriksson",
+    "Fernández",
+    "García",
+    "Hofmann",
+    "Ivanova",
+    "Jansen",
+    "Kowalski",
+    "Lindqvist",
+    "Müller",
+    "Novák",
+    "Rossi",
+]
 _CITIES = ("Berlin", "München", "Hamburg", "Köln", "London", "Paris", "Madrid", "New York", "San José", "São Paulo")
 _COUNTRIES = ("Germany", "DE", "Deutschland", "Germany", "United Kingdom", "France", "ES", "USA", "US", "Brazil")
 _NOTES = ("", "", "", "called back", 'asked for "print"', "moved,\nnew address follows", "don't mail", "VIP", "N/A", "null")
@@ -65,7 +102,8 @@ def block(start: int, n: int, changed: float = 0.0) -> pa.Table:
         phone = pc.if_else(hit, _join("+49 89 ", digits), phone)
     values = (
         _text(ids), email, phone, first, last, _pick(dice, ["Nordwind GmbH", "Blaumeer AG", "", "Casa Verde, S.L."], n),
-        _pick(dice, ["Buyer", "Head of Sales", "", "CTO"], n), _join("Hauptstraße ", _text(dice.integers(1, 200, n))), city, pa.repeat("", n),
+        _pick(dice, ["Buyer", "Head of Sales", "", "CTO"], n), _join("Hauptstraße ", _text(dice.integers(1, 200, n))), city,
+        pa.repeat("", n),
         _text(dice.integers(0, 100_000, n), 5), country, created, updated, _pick(dice, ["free", "pro", "team"], n),
         _join(_text(dice.integers(0, 9_999, n)), ".", _text(dice.integers(0, 100, n), 2)), _pick(dice, ["true", "false"], n),
         _pick(dice, ["a", "a|b", "", "b|c|d"], n), _pick(dice, _NOTES, n), score,
