@@ -50,6 +50,7 @@ _IN_MEMORY = 8 * 2**20
 _BOMB = 500
 """Times that a packed file may grow. A wide table of mostly empty cells reaches some 200, a bomb 1,000."""
 _GZIP = b"\x1f\x8b"
+_DOCUMENTS = frozenset({"application/json", "application/xml", "text/xml"})
 _HTML = re.compile(rb"\s*<(!doctype html|html|head|body)\b", re.IGNORECASE)
 _ADVICE = {
     401: "it wants a login: give an address that works without one (a signed one, or shared by link)",
@@ -286,6 +287,8 @@ class _Download:
         page = f"{tried} with a web page instead of a file: it needs a login, or the address is that of a page with a link to the file"
         if kind in {"text/html", "application/xhtml+xml"}:
             raise SourceRejected(page)
+        if kind in _DOCUMENTS or kind.endswith(("+json", "+xml")):
+            raise SourceRejected(f"{tried} with {kind} instead of a file, which may be a message of an error: open the address and look")
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) > self._limit:
             raise LimitExceeded(f"{tried} with {int(length):,} bytes: {self._advice()}")
