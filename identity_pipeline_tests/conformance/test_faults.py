@@ -1,5 +1,6 @@
 """When the source fails: the load waits, or ends in an error that says who acts; nothing is lost, doubled or half done."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -9,6 +10,7 @@ import pytest
 from identity_pipeline.core.errors import (
     ContractBroken,
     CredentialError,
+    LimitExceeded,
     OperatorError,
     PermissionDenied,
     PipelineError,
@@ -18,9 +20,10 @@ from identity_pipeline.core.errors import (
     TryLater,
 )
 from identity_pipeline_tests.conformance.bench import LONG, Contact, contacts, minute
-from identity_pipeline_tests.conformance.loader import Loader
+from identity_pipeline_tests.conformance.loader import Loader, searched
 from identity_pipeline_tests.servers import faults
 from identity_pipeline_tests.servers.faults import Fault, status
+from identity_pipeline_tests.servers.files import FileServer
 
 BROKEN: dict[str, tuple[Fault, type[PipelineError] | tuple[type[PipelineError], ...], bool | None]] = {
     "refused": (status(404), OperatorError, False),
@@ -34,6 +37,8 @@ BROKEN: dict[str, tuple[Fault, type[PipelineError] | tuple[type[PipelineError], 
     "open_chunks": (faults.open_chunks, TruncatedBody, True),
     "cut_gzip": (faults.cut_gzip, TruncatedBody, True),
     "html": (faults.html(200), PipelineError, None),
+    "empty": (status(200), PipelineError, None),
+    "something_else": (status(200, {"status": "error"}), PipelineError, None),
 }
 """Fault → the error it ends in when it does not pass, and whether a retry of the run helps."""
 PASSING = {name: fault for name, (fault, _, retryable) in BROKEN.items() if retryable}
@@ -93,6 +98,33 @@ def test_a_body_that_breaks_off_where_its_length_says_is_no_page(loader: Loader)
 
 
 @pytest.mark.needs("http", "pages")
+def test_a_full_refresh_that_breaks_off_deletes_nothing(loader: Loader) -> None:
+    loader.bench.shrink_pages()
+    loader.show(*contacts(6))
+    loader.load()
+    loader.bench.faults.plan([None] * (loader.bench.requests_before_pages + 1) + [status(503)] * LONG)
+    loader.fail(SourceUnavailable, full_refresh=True)
+    assert len(loader.live()) == 6
+
+
+@pytest.mark.needs("http")
+def test_a_small_body_that_unpacks_to_a_large_one_is_given_up(loader: Loader) -> None:
+    loader.show(*contacts(3))
+    loader.bench.faults.plan([faults.bomb(80)] * LONG)
+    loader.fail(LimitExceeded)
+
+
+@pytest.mark.needs("http")
+def test_a_redirect_to_another_host_takes_no_secret_along(loader: Loader) -> None:
+    loader.show(*contacts(3))
+    with FileServer(loader.bench.tools.authority) as other:
+        loader.bench.faults.plan([faults.redirect(f"{other.url}/elsewhere", code) for code in (301, 302, 303, 307, 308)])
+        for _ in range(5):
+            loader.fail(OperatorError)
+        searched(loader.bench, [repr(request) for request in other.requests])
+
+
+@pytest.mark.needs("http", "pages")
 def test_a_page_that_comes_again_is_no_endless_load(loader: Loader) -> None:
     loader.bench.shrink_pages()
     loader.show(*contacts(5))
@@ -141,6 +173,14 @@ def test_an_absurd_wish_to_wait_ends_the_load(loader: Loader, wish: str) -> None
     assert len(loader.bench.faults.requests) < 5
 
 
+@pytest.mark.needs("http")
+def test_a_wish_to_wait_is_heeded_from_a_source_that_is_down_too(loader: Loader) -> None:
+    loader.show(*contacts(3))
+    loader.bench.faults.plan([status(503, Retry_After="7")])
+    assert loader.load()["inserted"] == 3
+    assert 7 <= max(loader.naps) < 67
+
+
 # the line
 
 
@@ -164,6 +204,19 @@ def test_a_connection_that_is_cut_ends_the_load_and_loses_nothing(loader: Loader
         assert loader.fail(TryLater).retryable
     relay.cut_after = None
     clean(loader)
+
+
+@pytest.mark.needs("tcp")
+def test_a_read_that_is_given_up_leaves_no_connection_open(loader: Loader) -> None:
+    relay = loader.bench.relay
+    assert relay is not None
+    loader.bench.shrink_pages()
+    loader.show(*(c.but(note="x" * 10_000) for c in contacts(100)))
+    loader.load(limit=2)
+    deadline = time.monotonic() + 5
+    while relay.open and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert relay.open == 0
 
 
 # who has to act

@@ -1,5 +1,7 @@
 """What is read: everything once, from the mark on, whatever lies at the mark; and what is written of it."""
 
+from datetime import timedelta
+
 import pytest
 
 from identity_pipeline.core import cursor
@@ -46,11 +48,13 @@ def test_frames_are_bounded_and_hold_nothing_but_text(loader: Loader) -> None:
 
 
 @pytest.mark.needs("cursor")
-def test_a_tie_at_the_mark_is_read_again(loader: Loader) -> None:
+@pytest.mark.parametrize("microseconds", [0, 123_456, 999_999])
+def test_a_tie_at_the_mark_is_read_again(loader: Loader, microseconds: int) -> None:
+    tie = minute(5) + timedelta(microseconds=microseconds)
     loader.declared["cursor_overlap"] = 0
-    loader.show(*FIVE)
+    loader.show(*FIVE[:4], Contact("5", tie))
     loader.load()
-    loader.add(Contact("6", minute(5)))
+    loader.add(Contact("6", tie))
     loader.load()
     assert loader.live() == {*IDS, "6"}
 
@@ -206,10 +210,11 @@ def test_a_full_refresh_notes_what_vanished(loader: Loader) -> None:
     assert loader.live() == IDS - {"5"}
 
 
-def test_a_full_refresh_of_a_source_that_lost_much_deletes_nothing(loader: Loader) -> None:
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_full_refresh_of_a_source_that_lost_much_deletes_nothing(loader: Loader, left: int) -> None:
     loader.show(*FIVE)
     loader.load()
-    loader.show(FIVE[0])
+    loader.show(*FIVE[:left])
     line = loader.load(full_refresh=True)
     assert line["deleted"] == 0
     assert any("max_deleted_share" in warning for warning in line["warnings"])

@@ -17,6 +17,8 @@ class Relay:
         self.cut_after: int | None = None
         self.bytes_back = 0
         """Bytes that came back over the newest connection."""
+        self.open = 0
+        """Connections that nobody has ended yet."""
         self._behind = host, port
         self._ears = socket.create_server(("127.0.0.1", 0))
         self.port = self._ears.getsockname()[1]
@@ -45,6 +47,14 @@ class Relay:
                 return
 
     def _pass_on(self, caller: socket.socket) -> None:
+        self.open += 1
+        try:
+            with suppress(OSError):  # one side is gone
+                self._exchange(caller)
+        finally:
+            self.open -= 1
+
+    def _exchange(self, caller: socket.socket) -> None:
         self.bytes_back = back = 0
         with caller, socket.create_connection(self._behind) as server:
             other = {caller: server, server: caller}
