@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from identity_pipeline.core import settings
@@ -57,7 +57,12 @@ def daemon_alive() -> bool:
 
 def end_on_sigterm() -> None:
     """Make SIGTERM end this process as Ctrl-C does: through its `finally` clauses, so that no child is left behind."""
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+
+    def end(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the cleaning up short
+        sys.exit(143)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 @contextmanager
@@ -92,18 +97,14 @@ def daemon(progress: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         stop(process)
 
 
-def stop(process: subprocess.Popen[bytes], patience: float = 20) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process that leads its own session, with everything it started."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
+    # Dagster's programs clean up after an interrupt; some ignore SIGTERM.
+    for sign, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
-        except ProcessLookupError:
-            break
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-        if sign == signal.SIGTERM:
-            # What the leader left behind in its group goes with it.
-            time.sleep(0.2)
-    process.wait()
+            break
+    with suppress(ProcessLookupError):  # what it left behind in its group
+        os.killpg(process.pid, signal.SIGKILL)
