@@ -12,6 +12,7 @@ import dagster as dg
 
 from identity_pipeline.core import cursor
 from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.text import escape
 from identity_pipeline.core.window import CursorType
 from identity_pipeline.store import ledger
 from identity_pipeline.store.ledger import Mark
@@ -48,6 +49,8 @@ def _mark(entry: dg.EventLogEntry, url: str, source_name: str) -> Mark | None:
     values = {name: value.value for name, value in event.metadata.items()}
     column, kind, after, load_id = (values.get(name) for name in ("cursor_column", "cursor_type", "cursor_after", "load_id"))
     if not (isinstance(column, str) and kind in get_args(CursorType) and isinstance(after, str) and isinstance(load_id, int)):
+        return None
+    if escape(column + after) != column + after:  # no statement could ask for it
         return None
     try:
         mark = Mark(column, cast("CursorType", kind), cursor.canonical(cast("CursorType", kind), after))

@@ -104,7 +104,7 @@ class Reading:
         with ledger.closing(self.url, load, shown=self._shown), ledger.hold(self.url, load):
             reached("read")
             self.landing.remove_others(self.source.name, load.load_id)
-            summary = self._land(load, window)
+            summary = self._land(load, window, start)
             self._check_fields(state["fields"], summary)
         reached("landed")
         return load, summary
@@ -112,7 +112,14 @@ class Reading:
     def _shown(self, text: str) -> str:
         return redact(text, self.connector.secrets())
 
-    def _land(self, load: Load, window: Window) -> ReadSummary:
+    def _leaps(self, window: Window, start: Mark | None) -> bool:
+        """True if the run was told to begin beyond the mark: what lies between would be lost if the mark followed."""
+        kind, lower = window.cursor_type, window.lower
+        if kind is None or lower is None or start is None or not self.choices.cursor_after:
+            return False
+        return cursor.lower_of(kind, start.after, lower) != lower
+
+    def _land(self, load: Load, window: Window, start: Mark | None) -> ReadSummary:
         started = said = time.monotonic()
         meter, limit = window.meter, window.limit
         rows = CursorFilter(window, self.connector.cursor_reading())
@@ -132,6 +139,10 @@ class Reading:
             meter.warn(f"{rows.null_cursor} records have no readable {window.cursor_column}: they are loaded whenever they are read")
         if rows.beyond:
             meter.warn(f"{rows.beyond} records are dated after the source's own time: they are loaded, the mark does not follow them")
+        partial = self.choices.partial
+        if self._leaps(window, start):
+            meter.warn("cursor_after lies beyond the mark: the mark stays, so that the next load reads what lies between")
+            partial = True
         seconds = time.monotonic() - started
         self.log(f"load {load.load_id}: {read:,} records read and landed in {seconds:.1f} s, {rows.filtered:,} filtered")
         return ReadSummary(
@@ -141,7 +152,7 @@ class Reading:
             null_cursor=rows.null_cursor,
             cursor_column=window.cursor_column,
             cursor_type=window.cursor_type,
-            candidate=None if self.choices.partial else rows.mark,
+            candidate=None if partial else rows.mark,
             bytes_read=meter.bytes_read,
             pages=meter.pages,
             requests=meter.requests,
@@ -151,7 +162,7 @@ class Reading:
             fields=list(writer.fields),
             warnings=[self._shown(warning) for warning in meter.warnings],
             mapping=self.fingerprint,
-            partial=self.choices.partial,
+            partial=partial,
         )
 
     def _check_fields(self, before: list[str], summary: ReadSummary) -> None:
