@@ -35,7 +35,7 @@ from identity_pipeline.connectors import connector
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core.window import CursorType
 from identity_pipeline_tests.conformance import benches as _package
-from identity_pipeline_tests.servers.faults import FaultProxy, status
+from identity_pipeline_tests.servers.faults import Fault, FaultProxy, status
 from identity_pipeline_tests.servers.files import Authority
 from identity_pipeline_tests.servers.relay import Relay
 
@@ -137,8 +137,10 @@ class Bench:
     """``http``: start with :meth:`behind_faults`; ``tcp``: start with :meth:`behind_relay`."""
     exempt: ClassVar[Mapping[str, str]] = {}
     """Trait (see :data:`TRAITS`) → why this source type does not have it."""
+    dialect: ClassVar[Mapping[str, Fault]] = {}
+    """Name of a fault in ``test_faults.BROKEN`` → how this vendor words it, where the plain status does not do."""
     requests_before_pages: ClassVar[int] = 0
-    """Requests of a full read before the one for the first page of contacts."""
+    """Requests of a read before the one for the first page of contacts."""
     second_batch_at: ClassVar[int] = 5_001
     """So many contacts do not fit into one frame."""
     old_configs: ClassVar[Sequence[Mapping[str, Any]]] = ()
@@ -172,6 +174,10 @@ class Bench:
     def external_id(self, contact_id: str) -> str:
         """The external id of a contact that the suite calls ``contact_id`` (``1``, ``2``, …)."""
         return contact_id
+
+    def cursor_text(self, moment: datetime) -> str:
+        """The cursor value of a contact that is ``at`` this instant, as ``cursor_after`` takes it."""
+        return instant(moment) or ""
 
     def refuse_credential(self) -> None:
         """Refuse the credential from now on."""

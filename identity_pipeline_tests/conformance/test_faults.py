@@ -1,9 +1,11 @@
 """When the source fails: the load waits, or ends in an error that says who acts; nothing is lost, doubled or half done."""
 
+import gzip
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import cache
 
 import pytest
 
@@ -22,8 +24,27 @@ from identity_pipeline.core.errors import (
 from identity_pipeline_tests.conformance.bench import LONG, Contact, contacts, minute
 from identity_pipeline_tests.conformance.loader import Loader, searched
 from identity_pipeline_tests.servers import faults
-from identity_pipeline_tests.servers.faults import Fault, status
+from identity_pipeline_tests.servers.faults import Exchange, Fault, status
 from identity_pipeline_tests.servers.files import FileServer
+
+
+@cache
+def packed(megabytes: int) -> bytes:
+    """A small gzip body that unpacks to this much."""
+    return gzip.compress(b" " * (megabytes * 2**20))
+
+
+def empty(exchange: Exchange) -> None:
+    """An answer like the true one, without a body."""
+    true = exchange.forward()
+    exchange.send(true.status, true.headers, b"")
+
+
+def bomb(exchange: Exchange) -> None:
+    """An answer like the true one, with a small body that unpacks to a large one."""
+    true = exchange.forward()
+    exchange.send(true.status, {**true.headers, "Content-Encoding": "gzip"}, packed(80))
+
 
 BROKEN: dict[str, tuple[Fault, type[PipelineError] | tuple[type[PipelineError], ...], bool | None]] = {
     "refused": (status(404), OperatorError, False),
@@ -37,7 +58,7 @@ BROKEN: dict[str, tuple[Fault, type[PipelineError] | tuple[type[PipelineError], 
     "open_chunks": (faults.open_chunks, TruncatedBody, True),
     "cut_gzip": (faults.cut_gzip, TruncatedBody, True),
     "html": (faults.html(200), PipelineError, None),
-    "empty": (status(200), PipelineError, None),
+    "empty": (empty, PipelineError, None),
     "something_else": (status(200, {"status": "error"}), PipelineError, None),
 }
 """Fault → the error it ends in when it does not pass, and whether a retry of the run helps."""
@@ -67,6 +88,7 @@ def clean(loader: Loader) -> None:
 def test_a_fault_that_stays_ends_the_load_and_loses_nothing(loader: Loader, name: str) -> None:
     fault, kind, retryable = BROKEN[name]
     bench = loader.bench
+    fault = bench.dialect.get(name, fault)
     loaded(loader)
     pages = (0, 1) if bench.has("pages") else (0,)
     for page in pages:
@@ -82,7 +104,7 @@ def test_a_fault_that_stays_ends_the_load_and_loses_nothing(loader: Loader, name
 @pytest.mark.parametrize("name", PASSING)
 def test_a_fault_that_passes_is_waited_out(loader: Loader, name: str) -> None:
     loader.show(*contacts(3))
-    loader.bench.faults.plan([None] * loader.bench.requests_before_pages + [PASSING[name]] * 2)
+    loader.bench.faults.plan([None] * loader.bench.requests_before_pages + [loader.bench.dialect.get(name, PASSING[name])] * 2)
     assert loader.load()["inserted"] == 3
     assert 0 < sum(loader.naps) < 300
 
@@ -110,7 +132,7 @@ def test_a_full_refresh_that_breaks_off_deletes_nothing(loader: Loader) -> None:
 @pytest.mark.needs("http")
 def test_a_small_body_that_unpacks_to_a_large_one_is_given_up(loader: Loader) -> None:
     loader.show(*contacts(3))
-    loader.bench.faults.plan([faults.bomb(80)] * LONG)
+    loader.bench.faults.plan([bomb] * LONG)
     loader.fail(LimitExceeded)
 
 

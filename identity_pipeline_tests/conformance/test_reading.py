@@ -6,7 +6,7 @@ import pytest
 
 from identity_pipeline.core import cursor
 from identity_pipeline.core.text import SANITISED, TEXT
-from identity_pipeline_tests.conformance.bench import Contact, contacts, instant, minute
+from identity_pipeline_tests.conformance.bench import Contact, contacts, minute
 from identity_pipeline_tests.conformance.loader import Loader
 
 FIVE = contacts(5)
@@ -14,7 +14,7 @@ IDS = {"1", "2", "3", "4", "5"}
 
 
 def mark_at(loader: Loader, number: float) -> str:
-    return cursor.canonical(loader.bench.cursor_type, instant(minute(number)) or "")
+    return cursor.canonical(loader.bench.cursor_type, loader.bench.cursor_text(minute(number)))
 
 
 def test_five_records_over_two_pages_are_read_once_each(loader: Loader) -> None:

@@ -235,6 +235,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         wbufsize = -1
+        disable_nagle_algorithm = True  # TLS sends its tickets apart, and then waits 40 ms for an ACK
 
         def do_GET(self) -> None:
             proxy.serve(self)
