@@ -86,7 +86,9 @@ def connect(url: str, *, doing: str = "identity database", autocommit: bool = Fa
             tcp_user_timeout=30_000,
         )
     with failures(doing), connection:
-        for name, value in _SESSION.items():
-            connection.execute("select set_config(%s, %s, false)", (name, value))
+        connection.execute(
+            "select set_config(name, value, false) from unnest(%s::text[], %s::text[]) as setting(name, value)",
+            (list(_SESSION), list(_SESSION.values())),
+        )
         connection.autocommit = autocommit
         yield connection
