@@ -1,9 +1,11 @@
 """Where our errors become Dagster's: once, redacted, with the retry decision made."""
 
 import logging
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import dagster as dg
 
@@ -11,10 +13,18 @@ from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core.errors import PipelineError
 from identity_pipeline.orchestration.sources import CREDENTIAL
 
+_PASSWORDS = (r"://[^:/@\s]*:([^@\s]+)@", r"(?i)password\s*=\s*'([^']+)'", r"(?i)password\s*=\s*([^'\s;&]+)")
+"""Where a password stands in a connection string."""
+
+
+def _with_passwords(secrets: tuple[str, ...]) -> set[str]:
+    inner = {found[1] for secret in secrets for form in _PASSWORDS if (found := re.search(form, secret))}
+    return {*secrets, *inner, *map(unquote, inner)}
+
 
 def redact(text: str, secrets: tuple[str, ...]) -> str:
-    """``text`` without the secrets and without control characters."""
-    for secret in sorted(secrets, key=len, reverse=True):
+    """``text`` without the secrets, the passwords inside them, and without control characters."""
+    for secret in sorted(_with_passwords(secrets), key=len, reverse=True):
         if len(secret) >= 4:
             text = text.replace(secret, "***")
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)

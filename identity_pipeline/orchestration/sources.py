@@ -264,7 +264,8 @@ def _entry(file: str, entry: object, node: yaml.Node) -> Problem | tuple[int, So
         message = str(error)
     else:
         return line, source
-    return Problem(file, _line(node, message.partition(":")[0].split(".")), name, message)
+    field = re.match(r"[\w.]+", message)
+    return Problem(file, _line(node, field[0].split(".") if field else []), name, message)
 
 
 def _line(node: yaml.Node, path: list[str]) -> int:

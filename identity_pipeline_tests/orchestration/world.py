@@ -66,6 +66,7 @@ class World:
     home: Path
     customer: str
     sources: list[dict[str, Any]] = field(default_factory=lambda: [PEOPLE])
+    customer_dsn: str = ""
 
     def __post_init__(self) -> None:
         """Lay out the folders and the customer's table."""
@@ -73,6 +74,7 @@ class World:
             (self.home / folder).mkdir(parents=True, exist_ok=True)
         shutil.copy(settings.PACKAGE.parent / "dagster.yaml", self.home / "dagster")
         self.declare(*self.sources)
+        self.customer_dsn = self.customer_dsn or make_conninfo(self.customer, sslmode="disable")
 
     def declare(self, *sources: dict[str, Any]) -> None:
         """Write ``sources`` as the only declarations."""
@@ -88,7 +90,7 @@ class World:
             "IDENTITY_SOURCES": str(self.home / "sources"),
             "IDENTITY_ALLOW_PRIVATE_HOSTS": "127.0.0.1",
             "DAGSTER_HOME": str(self.home / "dagster"),
-            "CUSTOMER_DSN": make_conninfo(self.customer, sslmode="disable"),
+            "CUSTOMER_DSN": self.customer_dsn,
         }
 
     @contextmanager
