@@ -8,6 +8,7 @@ address only when it stands there itself.
 """
 
 import ipaddress
+import logging
 import os
 import re
 import socket
@@ -347,6 +348,7 @@ def session() -> requests.Session:
     Raises:
         ConfigurationError: such a bundle does not exist or is none.
     """
+    logging.getLogger("urllib3").setLevel(logging.INFO)  # at DEBUG it tells every address with its query, where tokens and signatures are
     client = _Session()
     client.trust_env = False  # a proxy would be the peer that is checked, .netrc would add credentials
     context = create_urllib3_context(ssl_minimum_version=ssl.TLSVersion.TLSv1_2)
