@@ -33,10 +33,10 @@ Row = dict[str, Any]
 
 
 class Heard(logging.Handler):
-    """Keeps all that any logger says, libraries at their default level."""
+    """Keeps all that any logger says, at every level."""
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -95,6 +95,8 @@ class Loader:
         self.heard.lines.clear()
         source, connector = Source.model_validate(self.declaration), self.connector()
         root = logging.getLogger()
+        level = root.level
+        root.setLevel(logging.DEBUG)
         root.addHandler(self.heard)
         try:
             line = self._run(source, connector, Choices(**choices))
@@ -103,6 +105,7 @@ class Loader:
             raise
         finally:
             root.removeHandler(self.heard)
+            root.setLevel(level)
         self.search(str(line))
         parts = ("inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered")
         assert line["records_read"] == sum(line[part] for part in parts), "the load does not balance"
