@@ -4,7 +4,8 @@ To add one, write ``benches/<source_type>.py`` with one subclass of :class:`Benc
 
     class MyContactsBench(Bench):
         cursor_column = "updated"
-        exempt = {"nul": "the API refuses U+0000"}
+        exempt: ClassVar = {"nul": "the API refuses U+0000"}
+        old_configs: ClassVar = ({"token": {"env": "TOKEN"}},)
 
         def start(self):
             token = self.canary("token")
@@ -64,7 +65,7 @@ TRAITS = {
 }
 """What the suite takes for granted of a source type, unless its bench is ``exempt``."""
 
-_FIRST = (datetime.now(UTC) - timedelta(days=30)).replace(microsecond=0)
+_FIRST = (datetime.now(UTC) - timedelta(days=30)).replace(second=0, microsecond=0)
 LONG = 40
 """More exchanges than any connector tries again."""
 
