@@ -276,13 +276,16 @@ def test_a_passing_fault_is_passed_by(proxy: FaultProxy, fault: faults.Fault) ->
         (faults.status(500), SourceUnavailable),
         (faults.status(429), RateLimited),
         (faults.reset, SourceUnavailable),
-        (faults.reset_in_body, SourceUnavailable),
+        # Whether the reset overtakes the end of what was sent is the network's choice.
+        (faults.reset_in_body, (SourceUnavailable, TruncatedBody)),
         (faults.short_body, TruncatedBody),
         (faults.open_chunks, TruncatedBody),
         (faults.cut_gzip, TruncatedBody),
     ],
 )
-def test_a_fault_that_stays_ends_the_read_after_five_times(proxy: FaultProxy, fault: faults.Fault, error: type[Exception]) -> None:
+def test_a_fault_that_stays_ends_the_read_after_five_times(
+    proxy: FaultProxy, fault: faults.Fault, error: type[Exception] | tuple[type[Exception], ...]
+) -> None:
     with pytest.raises(error, match="asked 5 times") as caught:
         fetch(proxy.plan([fault] * 5).url + "/f.csv?key=SECRET")
     assert len(proxy.requests) == 5
