@@ -1,6 +1,7 @@
 """`identity-pipeline ingest`: launch loads through the queue, follow them, end with the balance."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -51,11 +52,11 @@ def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: 
             if not services.daemon_alive():
                 _say("no daemon is running: the runs wait in the queue until one is (make dev)")
             return
-        with services.daemon(_say):
+        with services.daemon(_say) as keep_daemon:
             runs = launch.launch(instance, folder / "workspace.yaml", wanted, config)
             for name, run_id in runs.items():
                 _say(f"{name}: run {run_id}")
-            ended = _follow(launch, instance, runs)
+            ended = _follow(launch, instance, runs, keep_daemon)
     sys.exit(_finish(ended, as_json=as_json, broken=everything and bool(declared.problems)))
 
 
@@ -63,10 +64,10 @@ def _say(message: str) -> None:
     click.echo(message, err=True)
 
 
-def _follow(launch: Any, instance: Any, runs: dict[str, str]) -> list[Any]:
+def _follow(launch: Any, instance: Any, runs: dict[str, str], keep_daemon: Callable[[], None]) -> list[Any]:
     """Follow the runs: a table that moves on a terminal, a line for each message elsewhere."""
     if not sys.stderr.isatty():
-        return launch.follow(instance, runs, say=lambda name, message: _say(f"{name}: {message}"))
+        return launch.follow(instance, runs, say=lambda name, message: _say(f"{name}: {message}"), every=lambda _: keep_daemon())
 
     from rich.console import Console  # noqa: PLC0415 - only on a terminal
     from rich.live import Live  # noqa: PLC0415
@@ -79,6 +80,7 @@ def _follow(launch: Any, instance: Any, runs: dict[str, str]) -> list[Any]:
             for one in followed:
                 table.add_row(one.source_name, one.status.lower(), one.error or one.message)
             live.update(table)
+            keep_daemon()
 
         return launch.follow(instance, runs, say=lambda _name, _message: None, every=show)
 

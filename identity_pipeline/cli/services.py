@@ -7,15 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from identity_pipeline.core import settings
-from identity_pipeline.core.errors import ConfigurationError, TryLater
+from identity_pipeline.core.errors import ConfigurationError, PipelineError, TryLater
 from identity_pipeline.store import embedded
 from identity_pipeline.store.location import database_url
 from identity_pipeline.store.migrate import migrate
 
 _DAEMON_START_SECONDS = 90.0
+_DEAD_AFTER_SECONDS = 75.0
+"""Dagster's daemon gives a sign of life every 30 seconds: two in a row may be late."""
+_LOOK_EVERY = 5.0
 
 
 def database(progress: Callable[[str], None] = lambda _: None) -> str:
@@ -47,12 +51,23 @@ def project() -> Path:
 
 
 def daemon_alive() -> bool:
-    """True if a daemon that starts queued runs gave a sign of life in the last 30 seconds."""
+    """True if a daemon that starts queued runs gave a sign of life not long ago."""
     import dagster as dg  # noqa: PLC0415 - half a second, for the commands that launch
 
     with dg.DagsterInstance.get() as instance:
         heartbeat = instance.get_daemon_heartbeats().get("QUEUED_RUN_COORDINATOR")
-    return heartbeat is not None and time.time() - heartbeat.timestamp < 30
+    return heartbeat is not None and time.time() - heartbeat.timestamp < _DEAD_AFTER_SECONDS
+
+
+def forget_daemon() -> None:
+    """Take back the signs of life of a daemon that was stopped: nobody shall wait for it. A living one gives new ones."""
+    import dagster as dg  # noqa: PLC0415 - half a second, for the commands that launch
+    from dagster_postgres.utils import DagsterPostgresException  # noqa: PLC0415
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    # Without the database nobody can take the old signs for new ones either.
+    with suppress(PipelineError, SQLAlchemyError, DagsterPostgresException), dg.DagsterInstance.get() as instance:
+        instance.wipe_daemon_heartbeats()
 
 
 def end_on_sigterm() -> None:
@@ -66,35 +81,75 @@ def end_on_sigterm() -> None:
 
 
 @contextmanager
-def daemon(progress: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def daemon(progress: Callable[[str], None] = lambda _: None) -> Iterator[Callable[[], None]]:
     """Have a daemon while the body runs: one that is there already, else one of our own that ends with it.
+
+    Yields what the body calls while it waits: one that was there may end, and ours takes its place.
+    Ours also runs what other commands and the schedules give it, and stays until that has ended.
 
     Raises:
         TryLater: our own did not come up; its log says why.
     """
     folder = project()
-    if daemon_alive():
-        yield
-        return
-    end_on_sigterm()
-    logs = settings.home() / "logs"
-    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = logs / "daemon.log"
-    progress("starting Dagster's daemon")
-    with path.open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter
+    began, looked = datetime.now(UTC), float("-inf")
+    own: list[subprocess.Popen[bytes]] = []
+
+    def keep() -> None:
+        nonlocal looked
+        if own or time.monotonic() - looked < _LOOK_EVERY:
+            return
+        if not daemon_alive():
+            end_on_sigterm()
+            progress("starting Dagster's daemon")
+            own.append(_start(folder))
+            _await(own[0])
+        looked = time.monotonic()
+
+    try:
+        keep()
+        yield keep
+        if own:
+            _let_others_end(began, progress)
+    finally:
+        for process in own:
+            stop(process)
+            forget_daemon()
+
+
+def _log() -> Path:
+    return settings.home() / "logs" / "daemon.log"
+
+
+def _start(folder: Path) -> subprocess.Popen[bytes]:
+    _log().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _log().open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-m", "dagster._daemon", "run", "-w", str(folder / "workspace.yaml")],
             cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-    try:
-        deadline = time.monotonic() + _DAEMON_START_SECONDS
-        while not daemon_alive():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise TryLater(f"Dagster's daemon did not start: see {path}")
-            time.sleep(0.5)
-        yield
-    finally:
-        stop(process)
+
+
+def _await(process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _DAEMON_START_SECONDS
+    while not daemon_alive():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise TryLater(f"Dagster's daemon did not start: see {_log()}")
+        time.sleep(0.5)
+
+
+def _let_others_end(began: datetime, progress: Callable[[str], None]) -> None:
+    """Wait for the runs that go on under our daemon: they would die with it."""
+    import dagster as dg  # noqa: PLC0415 - half a second, for the commands that launch
+
+    states = dg.DagsterRunStatus
+    going_on = dg.RunsFilter(statuses=[states.STARTING, states.STARTED, states.CANCELING], updated_after=began)
+    told = False
+    with dg.DagsterInstance.get() as instance:
+        while count := instance.get_runs_count(going_on):
+            if not told:
+                progress(f"the daemon stays until the other runs that it started have ended (now {count})")
+            told = True
+            time.sleep(1)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -59,6 +60,7 @@ def _dev(port: int) -> int:
             return 0
         finally:
             services.stop(process)
+            services.forget_daemon()
 
 
 def _load() -> int:
@@ -68,8 +70,8 @@ def _load() -> int:
     folder = services.project()
     with world(url) as environment:
         os.environ.update(environment)
-        with services.daemon(_say):
-            ended = _launched(folder)
+        with services.daemon(_say) as keep_daemon:
+            ended = _launched(folder, keep_daemon)
     _show(url, ended.run_id)
     if ended.error:
         raise TryLater(f"the demo's run ended as {ended.status}: {ended.error}")
@@ -83,7 +85,7 @@ def _load() -> int:
     return 0
 
 
-def _launched(folder: Path):  # noqa: ANN202 - launch.Followed, imported late
+def _launched(folder: Path, keep_daemon: Callable[[], None]):  # noqa: ANN202 - launch.Followed, imported late
     import dagster as dg  # noqa: PLC0415 - after the environment is set
 
     from identity_pipeline.orchestration import launch  # noqa: PLC0415
@@ -97,7 +99,7 @@ def _launched(folder: Path):  # noqa: ANN202 - launch.Followed, imported late
     if launched.returncode:
         raise TryLater(f"dagster job launch ended with {launched.returncode}:\n{launched.stderr[-2000:]}")
     with dg.DagsterInstance.get() as instance:
-        return launch.follow(instance, {"ingest": run_id}, say=lambda _, message: _say(message))[0]
+        return launch.follow(instance, {"ingest": run_id}, say=lambda _, message: _say(message), every=lambda _: keep_daemon())[0]
 
 
 def _show(url: str, run_id: str) -> None:

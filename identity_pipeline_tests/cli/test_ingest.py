@@ -1,0 +1,110 @@
+"""`identity-pipeline ingest`, and the daemon that it needs."""
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+from dagster._daemon.types import DaemonHeartbeat
+
+from identity_pipeline.cli import services
+from identity_pipeline_tests.cli.workplace import declare, table
+
+
+@pytest.fixture
+def instance(sources: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """Dagster's storage in a fresh identity database, as the project's dagster.yaml says."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(services.project()))
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The daemons that were started: processes that do nothing and count as up."""
+    processes = []
+
+    def start(_folder: Path) -> subprocess.Popen[bytes]:
+        processes.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True))
+        return processes[-1]
+
+    monkeypatch.setattr(services, "_start", start)
+    monkeypatch.setattr(services, "_await", lambda _process: None)
+    monkeypatch.setattr(services, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(services, "end_on_sigterm", lambda: None)
+    return processes
+
+
+def _nothing() -> None:
+    """A job without ops."""
+
+
+def _sign_of_life(instance: dg.DagsterInstance, age: float = 0) -> None:
+    instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - age, "QUEUED_RUN_COORDINATOR", str(uuid.uuid4())))
+
+
+def test_a_daemon_that_is_there_is_used(instance: dg.DagsterInstance, started: list[subprocess.Popen[bytes]]) -> None:
+    _sign_of_life(instance, age=40)
+    with services.daemon() as keep:
+        keep()
+    assert not started
+    assert services.daemon_alive()
+
+
+def test_a_daemon_that_ends_while_we_wait_is_replaced(instance: dg.DagsterInstance, started: list[subprocess.Popen[bytes]]) -> None:
+    _sign_of_life(instance)
+    with services.daemon() as keep:
+        keep()
+        assert not started
+        _sign_of_life(instance, age=90)
+        keep()
+        keep()
+        assert len(started) == 1
+    assert started[0].poll() is not None
+
+
+def test_the_signs_of_life_of_our_own_daemon_end_with_it(instance: dg.DagsterInstance, started: list[subprocess.Popen[bytes]]) -> None:
+    with services.daemon():
+        _sign_of_life(instance)
+        assert services.daemon_alive()
+    assert started[0].poll() is not None
+    assert not services.daemon_alive()
+
+
+def test_our_daemon_stays_until_the_other_runs_have_ended(
+    instance: dg.DagsterInstance, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with services.daemon(said.append):
+        other = instance.create_run_for_job(dg.job(_nothing), status=dg.DagsterRunStatus.STARTED)
+
+        def wait(_seconds: float) -> None:
+            assert started[0].poll() is None
+            instance.report_run_failed(other)
+
+        monkeypatch.setattr(services.time, "sleep", wait)
+    assert "other runs" in said[-1]
+    assert started[0].poll() is not None
+
+
+def _ingested(name: str) -> dict[str, Any]:
+    """The load of one `ingest` in a process of its own."""
+    program = Path(sys.executable).with_name("identity-pipeline")
+    done = subprocess.run([program, "ingest", name, "--json"], capture_output=True, text=True, timeout=140, check=False)
+    assert done.returncode == 0, done.stderr
+    [load] = json.loads(done.stdout)
+    return load
+
+
+def test_one_load_right_after_another_is_run_too(crm: psycopg.Connection, sources: Path, instance: dg.DagsterInstance) -> None:
+    declare(sources, table(cursor_column="updated_at", cursor_type="timestamp"))
+    first, second = _ingested("crm"), _ingested("crm")
+    assert (first["inserted"], first["quarantined"], second["inserted"]) == (2, 1, 0)
