@@ -27,7 +27,7 @@ import pandas as pd
 from identity_pipeline.connectors.base import CheckStep, Connector, CursorColumn, secret, setting
 from identity_pipeline.core.cursor import CursorReading
 from identity_pipeline.core.window import Window
-from identity_pipeline.readers.sql.names import CUSTOMARY
+from identity_pipeline.readers.names import CUSTOMARY
 from identity_pipeline.readers.sql.postgres import PostgresTable
 
 

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from identity_pipeline.core.fieldmap import FieldMap
-from identity_pipeline.readers.sql.names import CUSTOMARY as NAMES
+from identity_pipeline.readers.names import CUSTOMARY as NAMES
 
 
 def spellings(name: str) -> tuple[str, ...]:

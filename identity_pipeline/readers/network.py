@@ -105,7 +105,7 @@ def allowed(address: str, host: str = "") -> bool:
     """True when a connection to the IP ``address`` is allowed for someone who asked for ``host``.
 
     Raises:
-        ConfigurationError: IDENTITY_ALLOW_PRIVATE_HOSTS holds a range that is none.
+        ConfigurationError: IDENTITY_ALLOW_PRIVATE_HOSTS holds an entry that is neither a host name nor an address range.
     """
     try:
         outer = ipaddress.ip_address(address.partition("%")[0])
@@ -156,7 +156,12 @@ def _listed() -> tuple[frozenset[str], tuple[ipaddress.IPv4Network | ipaddress.I
     return frozenset(names), tuple(networks)
 
 
-def _is_listed(host: str) -> bool:
+def is_listed(host: str) -> bool:
+    """True if IDENTITY_ALLOW_PRIVATE_HOSTS names ``host`` itself, or an address range that it is in.
+
+    Raises:
+        ConfigurationError: IDENTITY_ALLOW_PRIVATE_HOSTS holds an entry that is neither.
+    """
     names, networks = _listed()
     try:
         address = ipaddress.ip_address(host)
@@ -181,7 +186,7 @@ def check_host(host: str, setting: str = "host") -> str:
                 f"{setting}: the host is not a plain host name or IP address: write it in ASCII letters, digits, "
                 "hyphens and dots (an international name in its xn-- form)"
             ) from None
-        if "." not in host.rstrip(".") and not _is_listed(host):
+        if "." not in host.rstrip(".") and not is_listed(host):
             raise ConfigurationError(_refusal(host, setting)) from None
         return host
     if not allowed(host, host):
@@ -222,11 +227,11 @@ def check_url(url: str, setting: str = "url") -> str:
             "hyphens and dots (an international name in its xn-- form)"
         )
     host = check_host(authority["host"].strip("[]"), setting)
-    if parts.scheme == "http" and not _is_listed(host):
+    if parts.scheme == "http" and not is_listed(host):
         raise ConfigurationError(
             f"{setting}: {shown(url)} is not encrypted: use https:// (plain http:// is for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS)"
         )
-    if parts.scheme == "https" and authority["port"] not in {None, "443"} and not _is_listed(host):
+    if parts.scheme == "https" and authority["port"] not in {None, "443"} and not is_listed(host):
         raise ConfigurationError(f"{setting}: {shown(url)} is not on port 443: other ports are for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS")
     if authority["port"] and not 0 < int(authority["port"]) < 65536:
         raise ConfigurationError(f"{setting}: {shown(url)} has no such port: it is a number up to 65535")

@@ -112,7 +112,7 @@ class Address:
         if self.sslmode not in WEAK:
             return "verify-full"
         # both may be listed: the name, or the network its address is in
-        if all(network._is_listed(h) or network._is_listed(a) for h, a in zip(self.hosts, pinned, strict=True)):  # noqa: SLF001 - one list, one reading of it
+        if all(network.is_listed(h) or network.is_listed(a) for h, a in zip(self.hosts, pinned, strict=True)):
             return self.sslmode
         if self.sslmode == "disable":
             raise ConfigurationError(
