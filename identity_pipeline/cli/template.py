@@ -16,7 +16,7 @@ from identity_pipeline.connectors import connector
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.orchestration.sources import Source
+from identity_pipeline.orchestration.sources import Source, check_free
 
 FILL_IN = "FILL_IN"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -39,8 +39,9 @@ def new(source_type: str, name: str, path: Path | None) -> None:
     if not _NAME.fullmatch(name):
         raise click.BadParameter("NAME is lower-case letters, digits and _, first a letter, at most 63")
     try:
+        check_free(name)
         cls = connector(source_type)
-    except ConfigurationError as error:
+    except (ConfigurationError, ValueError) as error:
         raise click.BadParameter(str(error)) from None
     declared = declarations()
     if name in declared.sources or any(problem.name == name for problem in declared.problems):

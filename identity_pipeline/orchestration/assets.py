@@ -1,6 +1,7 @@
 """From declared sources to Dagster definitions: one asset and resource each, one job, few schedules."""
 
 import logging
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ from identity_pipeline.orchestration.ops import CHECKS, commit_op, normalise_rec
 from identity_pipeline.orchestration.sources import Source, load
 
 JOB = "ingest"
+
+_SPELLED = {"*": "x", "/": "by", ",": "and", "-": "to", "#": "nth"}
 
 _COLUMNS = {
     "source_name": "text", "external_id": "text", "source_type": "text", "email": "text", "email_verdict": "text", "phone": "text",
@@ -58,8 +61,14 @@ def schedules(sources: Iterable[Source]) -> Iterator[dg.ScheduleDefinition]:
             by_cron[source.schedule, False].append(source.name)
         if source.full_refresh_schedule:
             by_cron[source.full_refresh_schedule, True].append(source.name)
-    for number, ((cron, full_refresh), names) in enumerate(sorted(by_cron.items())):
-        yield _schedule(f"{'full_refresh' if full_refresh else 'every'}_{number:03d}", cron, names, full_refresh=full_refresh)
+    for (cron, full_refresh), names in sorted(by_cron.items()):
+        yield _schedule(_schedule_name(cron, full_refresh=full_refresh), cron, names, full_refresh=full_refresh)
+
+
+def _schedule_name(cron: str, *, full_refresh: bool) -> str:
+    """A name that says the cron: Dagster keeps a schedule's state, stopped or running, under it, whatever else is declared."""
+    spelled = re.sub(r"\W+", "_", "".join(_SPELLED.get(c, c) for c in cron))
+    return f"{'full_refresh' if full_refresh else 'load'}_at_{spelled.strip('_')}"
 
 
 def _schedule(name: str, cron: str, sources: list[str], *, full_refresh: bool) -> dg.ScheduleDefinition:

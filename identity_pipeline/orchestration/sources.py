@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 import yaml
+from dagster._core.definitions.utils import DISALLOWED_NAMES
 from dagster._utils.schedules import is_valid_cron_schedule
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -26,7 +27,23 @@ from identity_pipeline.core.window import CursorType
 CREDENTIAL = "credential:"
 """How a ``{credential: NAME}`` stands in a resource until the run looks it up."""
 
+_RESERVED = DISALLOWED_NAMES | {"ingest", "io_manager", "normalise_records"}
+"""Names that Dagster refuses, and those that the code location uses itself: one such source would keep all from loading."""
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def check_free(name: str) -> str:
+    """``name`` if nothing else in the code location is called so.
+
+    Raises:
+        ValueError: something is.
+    """
+    if name in _RESERVED or name.endswith(("__read", "__commit")):
+        raise ValueError(f"{name!r} has a meaning of its own in Dagster or in this project: choose another name")
+    return name
 
 
 class Source(BaseModel):
@@ -56,6 +73,11 @@ class Source(BaseModel):
     max_quarantined_share: float = Field(default=0.05, ge=0, le=1, description="Above it the asset check warns")
     max_age_hours: float | None = Field(default=None, gt=0, description="The freshness check warns when the newest record is older")
 
+    @field_validator("name")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        return check_free(value)
+
     @field_validator("cursor_after", mode="before")
     @classmethod
     def _as_text(cls, value: object) -> object:
@@ -66,7 +88,7 @@ class Source(BaseModel):
     def _is_cron(cls, value: str | None) -> str | None:
         if value is not None and not is_valid_cron_schedule(value):
             raise ValueError("is not a cron expression such as '*/30 * * * *'")
-        return value
+        return value and " ".join(value.split())
 
     @field_validator("owners")
     @classmethod
@@ -137,7 +159,11 @@ class Source(BaseModel):
                 raise ConfigurationError(f"config.{field['name']}: is missing: {field['help']}")
         for name, value in self.config.items():
             if isinstance(value, Mapping) and set(value) == {"env"}:
-                values[name] = dg.EnvVar(str(value["env"]))
+                if not isinstance(value["env"], str) or not _VARIABLE.fullmatch(value["env"]):
+                    raise ConfigurationError(
+                        f"config.{name}: {{env: NAME}} takes the name of an environment variable: letters, digits and _, first no digit"
+                    )
+                values[name] = dg.EnvVar(value["env"])
             elif isinstance(value, Mapping) and set(value) == {"credential"}:
                 values[name] = f"{CREDENTIAL}{value['credential']}"
             elif name in secrets and value is not None:
@@ -161,7 +187,7 @@ def _first(error: ValidationError, cls: type[BaseModel]) -> str:
         return f"{place}: is not a setting; known are {', '.join(cls.model_fields)}"
     if fault["type"] == "missing":
         return f"{place}: is missing"
-    if place == "name":
+    if place == "name" and fault["type"] != "value_error":
         return "name: use lower-case letters, digits and _, first a letter, at most 63"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{place}: {message}" if place else message
@@ -240,8 +266,11 @@ def _file(path: Path) -> Iterator[Problem | tuple[int, Source]]:
         yield Problem(path.name, 1, None, "sources: is missing: a file holds `sources:` and below it a list")
         return
     assert root is not None  # noqa: S101 - it gave the mapping above
-    nodes = next(node for key, node in root.value if key.value == "sources").value
-    for entry, node in zip(entries, nodes, strict=True):
+    (_, nodes), *more = [pair for pair in root.value if pair[0].value == "sources"]
+    if more:
+        yield Problem(path.name, more[0][0].start_mark.line + 1, None, "sources: stands twice: put all sources below the first one")
+        return
+    for entry, node in zip(entries, nodes.value, strict=True):
         yield _entry(path.name, entry, node)
 
 
