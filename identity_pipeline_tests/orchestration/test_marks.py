@@ -43,8 +43,9 @@ ORDINARY = {"cursor_before": FEBRUARY, "records_read": 2, "inserted": 1}
 EVERYTHING = {"cursor_before": None, "records_read": 4, "inserted": 1}
 
 
-def test_a_load_reads_from_the_mark_on_and_a_tie_again(world: World):
-    assert read(world.load()) == ORDINARY
+def test_a_load_reads_from_the_mark_on_and_ties_again(world: World):
+    world.people("Late, but dated like the mark", at="2026-02-01", start=5)
+    assert read(world.load()) == {"cursor_before": FEBRUARY, "records_read": 3, "inserted": 2}
     assert world.mark() == world.published() == Mark("updated_at", "timestamp", "2026-03-01T00:00:00Z")
 
 
