@@ -3,8 +3,8 @@
 One writer per source: :func:`open_load` takes the source's lease and a higher fencing token; each
 later transaction of that load checks the token (:func:`fenced`), so a process that was thought
 dead cannot write over its successor. The lease is alive while its session is connected and has
-beaten within :data:`LEASE_SECONDS`; a killed process is taken over at once, a frozen one after
-that time, both without anybody's help.
+beaten within :data:`LEASE_SECONDS`. A process that was killed at work is taken over at once; one
+that froze, even inside a transaction, or died between two ops, after that time. Nobody has to help.
 """
 
 import json
