@@ -10,8 +10,8 @@ from urllib.parse import unquote
 import dagster as dg
 
 from identity_pipeline.connectors.base import Connector
-from identity_pipeline.core.errors import PipelineError
-from identity_pipeline.orchestration.sources import CREDENTIAL
+from identity_pipeline.core.errors import ConfigurationError, PipelineError
+from identity_pipeline.orchestration.sources import CREDENTIAL, UNSET
 
 _PASSWORDS = (r"://[^:/@\s]*:([^@\s]+)@", r"(?i)password\s*=\s*'([^']+)'", r"(?i)password\s*=\s*([^'\s;&]+)")
 """Where a password stands in a connection string."""
@@ -79,13 +79,16 @@ def resolved(connector: Connector, url: str) -> Connector:
     """``connector`` with every ``{credential: NAME}`` looked up in the credential store.
 
     Raises:
-        ConfigurationError: there is no such credential, or no key opens it.
+        ConfigurationError: an environment variable is not set, there is no such credential, or no key opens it.
     """
-    named = {
-        name: value.removeprefix(CREDENTIAL)
-        for name in type(connector).model_fields
-        if isinstance(value := getattr(connector, name), str) and value.startswith(CREDENTIAL)
-    }
+    texts = {name: value for name in type(connector).model_fields if isinstance(value := getattr(connector, name), str)}
+    for name, value in texts.items():
+        if value.startswith(UNSET):
+            raise ConfigurationError(
+                f"config.{name} is taken from the environment variable {value.removeprefix(UNSET)}, which is not set: set it where "
+                "Dagster's processes start, start them anew, then run it again"
+            )
+    named = {name: value.removeprefix(CREDENTIAL) for name, value in texts.items() if value.startswith(CREDENTIAL)}
     if not named:
         return connector
     from identity_pipeline.store import credentials  # noqa: PLC0415 - loads the crypto library only where a credential is named

@@ -3,6 +3,7 @@
 A broken declaration is a :class:`Problem`; it never keeps the others from loading.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from identity_pipeline.core.window import CursorType
 
 CREDENTIAL = "credential:"
 """How a ``{credential: NAME}`` stands in a resource until the run looks it up."""
+UNSET = "env:"
+"""How an ``{env: NAME}`` stands in a resource while there is no such variable."""
 
 _RESERVED = DISALLOWED_NAMES | {"ingest", "io_manager", "normalise_records"}
 """Names that Dagster refuses, and those that the code location uses itself: one such source would keep all from loading."""
@@ -163,7 +166,10 @@ class Source(BaseModel):
                     raise ConfigurationError(
                         f"config.{name}: {{env: NAME}} takes the name of an environment variable: letters, digits and _, first no digit"
                     )
-                values[name] = dg.EnvVar(value["env"])
+                # Dagster looks variables up when it plans a run. One that is not set would fail the whole tick of a schedule,
+                # other sources' runs included; so this run starts, and says what is missing.
+                late = value["env"] not in os.environ and _any_text(cls, name)
+                values[name] = f"{UNSET}{value['env']}" if late else dg.EnvVar(value["env"])
             elif isinstance(value, Mapping) and set(value) == {"credential"}:
                 values[name] = f"{CREDENTIAL}{value['credential']}"
             elif name in secrets and value is not None:
@@ -177,6 +183,11 @@ class Source(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise ConfigurationError(f"config.{_first(error, cls)}") from None
+
+
+def _any_text(cls: type[Connector], setting: str) -> bool:
+    info = cls.model_fields.get(setting)
+    return info is not None and info.annotation is str and not info.metadata
 
 
 def _first(error: ValidationError, cls: type[BaseModel]) -> str:
