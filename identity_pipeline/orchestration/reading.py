@@ -96,6 +96,11 @@ class Reading:
         same_rules = state["mapping"] == self.fingerprint
         meter = Meter(log=self.log)
         window, start = self.window(meter, state["versions"] if same_rules else {})
+        if state["mapping"] and not same_rules and window.incremental:
+            meter.warn(
+                "the mapping (or the normaliser) changed: records that are not read again keep what the old one made of them "
+                "until a full refresh"
+            )
         load = ledger.open_load(
             self.url, self.source.name, self.source.source_type, run_id,
             full_refresh=window.full_refresh, before=start, log=self.log,
