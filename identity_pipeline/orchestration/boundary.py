@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from urllib.parse import unquote
 
 import dagster as dg
+from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core.errors import ConfigurationError, PipelineError
@@ -56,6 +57,8 @@ def boundary(context: dg.OpExecutionContext, connector: Connector | None = None)
     try:
         yield
     except PipelineError as error:
+        if not error.retryable:  # `allow_retries` speaks of the step only: the run itself would be started once more
+            context.instance.add_run_tags(context.run_id, {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "false"})
         raise dg.Failure(
             description=redact(str(error), secrets),
             metadata={"error_code": error.code, "a_retry_helps": error.retryable},

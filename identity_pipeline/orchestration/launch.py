@@ -93,7 +93,8 @@ class Followed:
         if run.status != dg.DagsterRunStatus.SUCCESS and run.tags.get(WILL_RETRY_TAG) == "true":
             again = instance.get_runs(dg.RunsFilter(tags={PARENT_RUN_ID_TAG: self.run_id}), limit=1)
             if again:
-                say(self.source_name, f"run {self.run_id} died; Dagster started it again as {again[0].run_id}")
+                ended = f"failed ({self.error})" if self.error else "died"
+                say(self.source_name, f"run {self.run_id} {ended}; Dagster started it again as {again[0].run_id}")
                 self.run_id, self._cursor, self.error = again[0].run_id, None, None
             return
         self.done = True
