@@ -55,11 +55,14 @@ class _Main(LazyGroup):
 
 
 def _hint() -> None:
-    """Say so if the database does not answer because nobody started it."""
+    """Say which database did not answer, and whether nobody started it."""
     from identity_pipeline.core import settings  # noqa: PLC0415 - only when something failed
     from identity_pipeline.store import embedded  # noqa: PLC0415
 
-    if settings.database_url() is None and not embedded.running():
+    if url := settings.database_url():
+        place = url.rpartition("@")[2].partition("?")[0]
+        output.say(f"IDENTITY_DATABASE_URL leads to {place}: check that it is right and that the server is up")
+    elif not embedded.running():
         output.say("the embedded server is not running: start it with `identity-pipeline db start`")
 
 

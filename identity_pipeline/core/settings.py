@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from identity_pipeline.core.errors import ConfigurationError
 
@@ -25,6 +26,13 @@ def database_url() -> str | None:
             f"found a value that starts with {scheme[:12]!r}: set it to a PostgreSQL 14+ URL, or unset it "
             "to use the embedded server"
         )
+    try:
+        _ = urlsplit(f"postgresql://{rest}").port
+    except ValueError:
+        raise ConfigurationError(
+            "IDENTITY_DATABASE_URL: host and port cannot be read: expected postgresql://user:password@host:port/database, "
+            "with special characters of the password percent-encoded (@ is %40, / is %2F, : is %3A)"
+        ) from None
     return f"postgresql://{rest}"
 
 

@@ -97,3 +97,20 @@ def test_every_command_has_help():
 
     assert isinstance(command, click.Group)
     below(command, click.Context(command))
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password(identity_env: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IDENTITY_DATABASE_URL", "postgresql://identity:canary@127.0.0.1:1/contacts?password=canary")
+    done = run("loads")
+    assert done.exit_code == 3
+    assert "IDENTITY_DATABASE_URL leads to 127.0.0.1:1/contacts: check" in done.stderr
+    assert "canary" not in done.output
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:canary@localhost:port/db", "postgresql://u:can/ary@localhost/db", "mysql://u:canary@h/db"])
+def test_a_database_url_that_cannot_be_read_is_for_the_operator(identity_env: Path, monkeypatch: pytest.MonkeyPatch, url: str):
+    monkeypatch.setenv("IDENTITY_DATABASE_URL", url)
+    done = run("loads")
+    assert done.exit_code == 1
+    assert "expected postgresql://user:password@host:port/database" in done.stderr
+    assert "can" not in done.stderr.replace("cannot", "")
