@@ -1,6 +1,7 @@
 """`python -m identity_pipeline.demo`: load the three bundled sources once; with `dev`: keep everything up, with the UI."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import click
 
 from identity_pipeline.cli import services
 from identity_pipeline.core import settings
-from identity_pipeline.core.errors import PipelineError, TryLater
+from identity_pipeline.core.errors import ConfigurationError, PipelineError, TryLater
 from identity_pipeline.demo.world import world
 
 SOURCES = ("demo_newsletter", "demo_shop", "demo_hubspot")
@@ -46,6 +47,7 @@ def _guarded(work):  # noqa: ANN001, ANN202 - a call without arguments that retu
 
 
 def _dev(port: int) -> int:
+    _check_free(port)
     services.end_on_sigterm()
     url = services.database(_say)
     folder = services.project()
@@ -61,6 +63,19 @@ def _dev(port: int) -> int:
         finally:
             services.stop(process)
             services.forget_daemon()
+
+
+def _check_free(port: int) -> None:
+    """Raise if the UI could not have this port: `dagster dev` would go on without a UI."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the web server does: a port that was just left is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port} of 127.0.0.1 cannot be had ({error.strerror}): end what uses it, or take another one: "
+                f".venv/bin/python -m identity_pipeline.demo dev --port {port + 1}"
+            ) from None
 
 
 def _load() -> int:
