@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from identity_pipeline.cli import services
+from identity_pipeline.core.errors import ConfigurationError
 
 BALANCE = ("records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered", "deleted")
 
@@ -40,6 +41,10 @@ def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: 
     if everything:
         for problem in declared.problems:
             _say(f"not loaded: {problem}")
+    if not wanted:
+        raise ConfigurationError(
+            f"no source can be loaded from {settings.sources_folder()}: declare one there, or set IDENTITY_SOURCES to another folder"
+        )
     config = {
         "full_refresh": choices["full"],
         "limit": choices["limit"],

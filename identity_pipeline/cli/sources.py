@@ -11,6 +11,7 @@ from identity_pipeline.cli.connection import connect, declarations, redacting
 from identity_pipeline.cli.preview import preview
 from identity_pipeline.cli.template import new
 from identity_pipeline.connectors.base import Connector
+from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError
 from identity_pipeline.orchestration.boundary import redact
 from identity_pipeline.orchestration.sources import Problem, Source, json_schema
@@ -54,7 +55,9 @@ def list_(*, as_json: bool) -> None:
     rows += [_broken(problem) for problem in declared.problems]
     output.show(sorted(rows, key=lambda row: row["source_name"] or ""), LISTED, as_json=as_json, expendable=_EXPENDABLE)
     if not rows:
-        output.say("no source is declared: `identity-pipeline sources new SOURCE_TYPE NAME` writes a file to fill in")
+        output.say(
+            f"no source is declared in {settings.sources_folder()}: `identity-pipeline sources new SOURCE_TYPE NAME` writes a file to fill in"
+        )
 
 
 def _listed(source: Source, last: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
 from identity_pipeline.cli import services
-from identity_pipeline_tests.cli.workplace import declare, table
+from identity_pipeline_tests.cli.workplace import declare, run, table
 
 
 @pytest.fixture
@@ -93,6 +93,14 @@ def test_our_daemon_stays_until_the_other_runs_have_ended(
         monkeypatch.setattr(services.time, "sleep", wait)
     assert "other runs" in said[-1]
     assert started[0].poll() is not None
+
+
+def test_all_of_no_sources_is_not_done(sources: Path, instance: dg.DagsterInstance, started: list[subprocess.Popen[bytes]]) -> None:
+    """A typing error in IDENTITY_SOURCES must not look like a load."""
+    done = run("ingest", "--all")
+    assert done.exit_code == 1
+    assert str(sources) in done.stderr
+    assert not started
 
 
 def _ingested(name: str) -> dict[str, Any]:
