@@ -55,9 +55,8 @@ def list_(*, as_json: bool) -> None:
     rows += [_broken(problem) for problem in declared.problems]
     output.show(sorted(rows, key=lambda row: row["source_name"] or ""), LISTED, as_json=as_json, expendable=_EXPENDABLE)
     if not rows:
-        output.say(
-            f"no source is declared in {settings.sources_folder()}: `identity-pipeline sources new SOURCE_TYPE NAME` writes a file to fill in"
-        )
+        folder = settings.sources_folder()
+        output.say(f"no source is declared in {folder}: `identity-pipeline sources new SOURCE_TYPE NAME` writes a file to fill in")
 
 
 def _listed(source: Source, last: dict[str, Any]) -> dict[str, Any]:
