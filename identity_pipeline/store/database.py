@@ -15,7 +15,7 @@ _SESSION = {
     "idle_in_transaction_session_timeout": "10min",
     "timezone": "UTC",
     "search_path": "identity",
-    # A part merges some 20,000 keys at a time: room enough to stay out of temporary files.
+    # A part merges some 10,000 keys at a time: room enough to stay out of temporary files.
     "work_mem": "64MB",
     "temp_buffers": "64MB",
 }

@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 from identity_pipeline.core.errors import PipelineError, TargetUnavailable
 from identity_pipeline.core.text import to_table
 
-BATCH_ROWS = 20_000
+BATCH_ROWS = 10_000
 PART_ROWS = 500_000
 PART_BYTES = 256 * 2**20
 _GATHER_ROWS = 5_000

@@ -33,9 +33,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("bench_class", list(classes.values()), ids=list(classes), scope="session")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def identity_database(_server: str, _migrated: str) -> Iterator[str]:
-    """A migrated database for all tests of the suite: each has a source name of its own in it."""
+    """A migrated database for all tests of a file: each has a source name of its own in it.
+
+    Not for all files: what a planted bug of one leaks must not stand where another looks for leaks.
+    """
     database = f"conformance_{uuid.uuid4().hex[:12]}"
     with _administer(_server) as connection:
         _create(connection, database, _migrated)
@@ -48,7 +51,7 @@ def identity_database(_server: str, _migrated: str) -> Iterator[str]:
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(database)))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def connection(identity_database: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(identity_database, autocommit=True) as connection:
         yield connection
