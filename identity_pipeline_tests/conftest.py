@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401 - its plugin would import it after the last test, where Python 3.11.7 fails to (CPython issue 106905)
 import psycopg
 import pytest
 from psycopg import sql
