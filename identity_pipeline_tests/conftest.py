@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis  # noqa: F401 - its plugin would import it after the last test, where Python 3.11.7 fails to (CPython issue 106905)
+import hypothesis  # noqa: F401 - its plugin imports it after the last test otherwise, which Python before 3.11.8 may fail at (CPython issue 106905)
 import psycopg
 import pytest
 from psycopg import sql
