@@ -52,5 +52,5 @@ def allowed_private_hosts() -> tuple[str, ...]:
 
 
 def executor() -> str:
-    """``IDENTITY_EXECUTOR``: ``in_process`` (default), ``multiprocess``, ``celery`` or ``k8s``."""
+    """``IDENTITY_EXECUTOR``: ``in_process`` (default) or ``multiprocess``; others are not built yet and are refused."""
     return os.environ.get("IDENTITY_EXECUTOR") or "in_process"

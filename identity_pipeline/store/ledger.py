@@ -7,7 +7,6 @@ beaten within :data:`LEASE_SECONDS`. A process that was killed at work is taken 
 that froze, even inside a transaction, or died between two ops, after that time. Nobody has to help.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -493,11 +492,6 @@ def resume(url: str, load: Load) -> None:
             """,
             (load.run_id, load.load_id),
         )
-
-
-def as_json(value: object) -> str:
-    """JSON of ledger values: times in ISO 8601."""
-    return json.dumps(value, default=str)
 
 
 def committed(url: str, source_name: str, load_id: int, claim: Mark) -> bool:
