@@ -17,7 +17,7 @@ import psycopg
 
 from benchmarks import data
 from benchmarks.measure import Cost, postmaster_pid, run
-from identity_pipeline.store import embedded
+from identity_pipeline.embedded import server as embedded
 from identity_pipeline.store.migrate import migrate
 
 OUT = Path(__file__).parent / "out"
@@ -221,7 +221,7 @@ class Bench:
         self.measured("floor: key + hash probe", [psql, "-qX", self.url, "-f", str(probe)])
 
     def psql(self) -> Path:
-        from identity_pipeline.store.binaries import packaged
+        from identity_pipeline.embedded.binaries import packaged
 
         own = packaged() / "psql"
         return own if own.exists() else Path(shutil.which("psql") or "psql")

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from identity_pipeline.store import embedded
+from identity_pipeline.embedded import server as embedded
 
 
 def place(prefix: str) -> Path:

@@ -17,7 +17,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from identity_pipeline.store import embedded
+from identity_pipeline.embedded import server as embedded
 from identity_pipeline_tests import clusters
 
 _PLACE = "IDENTITY_TESTS_PLACE"

@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from identity_pipeline.connectors.postgres_identity import PostgresIdentity
 from identity_pipeline.core.cursor import CursorFilter
-from identity_pipeline.core.window import CursorType, Meter, Window
+from identity_pipeline.core.window import CursorType, ReadContext, Window
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Load:
     records: list[dict]
     mark: str | None
     filtered: int
-    meter: Meter
+    context: ReadContext
 
     @property
     def ids(self) -> set[str]:
@@ -70,11 +70,11 @@ class Load:
 
 def load(connector: PostgresIdentity, column: str, cursor_type: CursorType, lower: str | None = None) -> Load:
     """Load what ``connector`` has from ``lower`` on."""
-    window = Window(column, cursor_type, lower, meter=Meter())
+    window = Window(column, cursor_type, lower, context=ReadContext())
     rows = CursorFilter(window, connector.cursor_reading())
     with closing(connector.read(window)) as batches:
         records = [record for batch in batches for record in rows.apply(batch).to_dict("records")]
-    return Load(records, rows.mark, rows.filtered, window.meter)
+    return Load(records, rows.mark, rows.filtered, window.context)
 
 
 @contextmanager

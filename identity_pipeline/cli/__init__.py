@@ -57,7 +57,7 @@ class _Main(LazyGroup):
 def _hint() -> None:
     """Say which database did not answer, and whether nobody started it."""
     from identity_pipeline.core import settings  # noqa: PLC0415 - only when something failed
-    from identity_pipeline.store import embedded  # noqa: PLC0415
+    from identity_pipeline.embedded import server as embedded  # noqa: PLC0415
 
     if url := settings.database_url():
         place = url.rpartition("@")[2].partition("?")[0]

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, PipelineError
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.orchestration.boundary import redact, resolved
 from identity_pipeline.orchestration.sources import CREDENTIAL, Declarations, Source, load
-from identity_pipeline.store.location import database_url
 
 
 def declarations() -> Declarations:

@@ -7,8 +7,8 @@ import click
 
 from identity_pipeline.cli import output
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.store import credentials as credential_store
-from identity_pipeline.store.location import database_url
+from identity_pipeline.credentials import vault
+from identity_pipeline.embedded.location import database_url
 
 COLUMNS = ("name", "kind", "status", "key_id", "version", "created_at", "updated_at")
 
@@ -33,7 +33,7 @@ def set_(name: str, kind: str, variable: str | None) -> None:
     argument: arguments show in process lists and shell histories.
     """
     url = database_url()
-    credential_store.store(url, name, kind, _secret(name, variable))
+    vault.store(url, name, kind, _secret(name, variable))
     output.say(f"stored {name}: write {{credential: {name}}} where a source takes a secret")
 
 
@@ -53,14 +53,14 @@ def _secret(name: str, variable: str | None) -> str:
 @output.as_json_option
 def list_(*, as_json: bool) -> None:
     """Names, kinds and versions; never a secret."""
-    output.show(credential_store.listing(database_url()), COLUMNS, as_json=as_json)
+    output.show(vault.listing(database_url()), COLUMNS, as_json=as_json)
 
 
 @credentials.command()
 @click.argument("name")
 def delete(name: str) -> None:
     """Delete the secret under NAME. Sources that name it fail from then on."""
-    if not credential_store.delete(database_url(), name):
+    if not vault.delete(database_url(), name):
         raise ConfigurationError(f"there is no credential {name!r}: `identity-pipeline credentials list` shows those that are")
     output.say(f"deleted {name}")
 
@@ -73,5 +73,5 @@ def rotate() -> None:
     with a comma between; then run this; then drop the old key. Loads go on meanwhile. It may be
     broken off and repeated.
     """
-    done = credential_store.rotate(database_url(), log=output.say)
+    done = vault.rotate(database_url(), log=output.say)
     output.say(f"{done} encrypted anew, the others were already: older keys are no longer needed")

@@ -5,8 +5,8 @@ import click
 from identity_pipeline.cli import output
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, PipelineError
-from identity_pipeline.store import embedded
-from identity_pipeline.store.location import database_url
+from identity_pipeline.embedded import server as embedded
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store.migrate import migrate, revisions
 
 STATUS = ("server", "reachable", "version", "schema", "needed")

@@ -16,12 +16,12 @@ from identity_pipeline.cli import output, services
 from identity_pipeline.cli.connection import credentials, declarations, missing
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError
+from identity_pipeline.credentials import vault
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.orchestration import assets
 from identity_pipeline.orchestration.health import GRACE
-from identity_pipeline.store import credentials as credential_store
 from identity_pipeline.store import ledger, listing
 from identity_pipeline.store.landing import Landing, make_folder
-from identity_pipeline.store.location import database_url
 from identity_pipeline.store.migrate import revisions
 
 COLUMNS = ("check", "outcome", "message")
@@ -161,8 +161,8 @@ def _environment() -> Findings:
 
 
 def _encryption() -> Findings:
-    keys = credential_store.keys()
-    place = credential_store.VARIABLE if os.environ.get(credential_store.VARIABLE) else str(credential_store.key_file())
+    keys = vault.keys()
+    place = vault.VARIABLE if os.environ.get(vault.VARIABLE) else str(vault.key_file())
     if keys:
         yield Finding("ok", f"{len(keys)} of {place}")
     else:
@@ -171,8 +171,8 @@ def _encryption() -> Findings:
 
 def _credentials() -> Findings:
     url = database_url()
-    faults = credential_store.unreadable(url)
-    stored = {row["name"] for row in credential_store.listing(url)}
+    faults = vault.unreadable(url)
+    stored = {row["name"] for row in vault.listing(url)}
     for source in declarations().sources.values():
         for setting, name in credentials(source).items():
             if name not in stored:

@@ -92,8 +92,8 @@ def _follow(launch: Any, instance: Any, runs: dict[str, str], keep_daemon: Calla
 
 def _finish(ended: list[Any], *, as_json: bool, broken: bool) -> int:
     from identity_pipeline.cli.output import show  # noqa: PLC0415
+    from identity_pipeline.embedded.location import database_url  # noqa: PLC0415
     from identity_pipeline.store import listing  # noqa: PLC0415
-    from identity_pipeline.store.location import database_url  # noqa: PLC0415
 
     url = database_url()
     lines = [line for one in ended for line in listing.loads(url, run_id=one.run_id)]

@@ -3,8 +3,8 @@
 import click
 
 from identity_pipeline.cli import output
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store import listing
-from identity_pipeline.store.location import database_url
 
 COLUMNS = (
     "source_name", "load_id", "run_id", "status", "started_at", "finished_at",

@@ -14,7 +14,7 @@ from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core.cursor import CursorFilter
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.text import SANITISED, cast_all_utf8, to_table
-from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.orchestration.sources import Source
 from identity_pipeline.store import rejection
 
@@ -51,7 +51,7 @@ def sample(source: Source, connector: Connector, limit: int) -> Iterator[dict[st
         PipelineError: they cannot be read, or no field can be the external id or the cursor.
     """
     kind = source.cursor[0] if source.cursor else None
-    window = Window(source.cursor_column if kind else None, kind, limit=limit, meter=Meter(log=output.say))
+    window = Window(source.cursor_column if kind else None, kind, limit=limit, context=ReadContext(log=output.say))
     rows = CursorFilter(window, connector.cursor_reading())
     left = limit
     for batch in connector.read(window):

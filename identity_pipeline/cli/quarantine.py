@@ -4,8 +4,8 @@ import click
 
 from identity_pipeline.cli import output
 from identity_pipeline.cli.lazy import LazyGroup
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store import quarantine as store
-from identity_pipeline.store.location import database_url
 
 COLUMNS = (
     "quarantine_id", "source_name", "load_id", "external_id", "reason", "detail", "status", "seen", "first_seen_at", "last_seen_at",

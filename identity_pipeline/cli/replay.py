@@ -7,10 +7,10 @@ import click
 
 from identity_pipeline.cli import output
 from identity_pipeline.cli.connection import declarations, unconnected
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.orchestration.ops import part_values, rules
 from identity_pipeline.store import quarantine as store
 from identity_pipeline.store import replay as replaying
-from identity_pipeline.store.location import database_url
 
 COLUMNS = ("source_name", "load_id", "replayed", "still_open", "older")
 

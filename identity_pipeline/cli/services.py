@@ -12,8 +12,8 @@ from pathlib import Path
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, PipelineError, TryLater
-from identity_pipeline.store import embedded
-from identity_pipeline.store.location import database_url
+from identity_pipeline.embedded import server as embedded
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store.migrate import migrate
 
 _DAEMON_START_SECONDS = 90.0

@@ -13,10 +13,10 @@ from identity_pipeline.cli.template import new
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.orchestration.boundary import redact
 from identity_pipeline.orchestration.sources import Problem, Source, json_schema
 from identity_pipeline.store import listing
-from identity_pipeline.store.location import database_url
 
 LISTED = (
     "source_name", "source_type", "status", "last_load", "last_status", "inserted", "updated", "row_count", "cursor_after", "schedule",

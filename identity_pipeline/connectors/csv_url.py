@@ -54,7 +54,7 @@ class CsvUrl(Connector):
         """Yield the rows of the file, unless it is the same as before."""
         dialect = self._dialect()
         files = https_file(self.url, window, rules=repr((dialect, self.cursor_reading())), max_bytes=self.max_bytes)
-        return read_files(files, dialect, window.meter)
+        return read_files(files, dialect, window.context)
 
     def check(self) -> Iterator[CheckStep]:
         """Test the way to the first rows, step by step."""

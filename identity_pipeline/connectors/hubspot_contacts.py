@@ -23,7 +23,7 @@ from identity_pipeline.readers import rest
 LIST = rest.CursorPaginator("paging.next.after", "query.after")
 SEARCH = rest.KeysetPaginator("results", "id", "body.filterGroups.0.filters.1.value", lambda page: bool(page.at("paging.next")))
 ERRORS = rest.ErrorBody(("policyName", "category"), ("errors.0.context.requiredGranularScopes", "message"), {
-    "DAILY": rest.Fault(advice="the portal's daily limit is used up: it starts anew at the portal's midnight", wait=rest.FOREVER),
+    "DAILY": rest.Fault(advice="the portal's daily limit is used up: it starts anew at the portal's midnight", wait=rest.GIVE_UP),
     "SECONDLY": rest.Fault(wait=10), "TEN_SECONDLY_ROLLING": rest.Fault(wait=10),
     "MISSING_SCOPES": rest.Fault(advice="grant these scopes to the private app or service key, then run it again"),
 })  # fmt: skip
@@ -55,10 +55,12 @@ class HubSpotContacts(Connector):
 
     def check(self) -> Iterator[CheckStep]:
         """Test the connection by reading a first page."""
-        return starmap(CheckStep, rest.steps(lambda: next(self._pages(Window(), patience=5))))
+        return starmap(CheckStep, rest.steps(lambda: next(self._pages(Window(), retry_budget=5))))
 
-    def _pages(self, window: Window, patience: float = rest.PATIENCE) -> rest.Pages:
-        client = rest.Client(self.base_url, rest.BearerAuth(self.access_token), window.meter, ERRORS, interval=0.21, patience=patience)
+    def _pages(self, window: Window, retry_budget: float = rest.RETRY_BUDGET) -> rest.Pages:
+        client = rest.Client(
+            self.base_url, rest.BearerAuth(self.access_token), window.context, ERRORS, interval=0.21, retry_budget=retry_budget
+        )
         names = [p["name"] for p in client.send(rest.Request(f"/crm/properties/{self.api_version}/contacts")).records("results")]
         yield from self._changed(client, names, window) if window.incremental else self._all(client, names, archived=False)
         for page in self._all(client, names, archived=True):

@@ -7,21 +7,97 @@ a mark past a row would lose it), the value itself for ``text``, which orders by
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 from zoneinfo import ZoneInfo
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.core.text import from_table, to_table
-from identity_pipeline.core.window import CursorType, Window
+
+CursorType = Literal["int", "timestamp", "text"]
+Unit = Literal["s", "ms", "us"]
+"""Unit of an epoch: what a number since 1970 counts."""
+Order = Literal["oldest_first", "newest_first"]
+"""Order in which a source streams the versions of one record."""
 
 INSTANT = pa.timestamp("us", tz="UTC")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ISO = r"^(?P<day>\d{4}-\d{2}-\d{2})(?:[Tt ](?P<clock>\d{2}:\d{2}(?::\d{2})?)(?P<fraction>\.\d+)?)? ?(?P<zone>[Zz]|[+-]\d{2}(?::?\d{2})?)?$"
+MICROSECONDS: dict[Unit, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = -62_135_596_800_000_000
+"""Year 1 in microseconds: the earliest instant that Python and PostgreSQL share."""
+_ISO = (
+    r"^(?P<day>\d{4}-\d{2}-\d{2})(?:[Tt ](?P<clock>\d{2}:\d{2}(?::\d{2})?)(?P<fraction>\.\d+)?)?"
+    r" ?(?P<zone>[Zz]|[+-]\d{2}(?::?\d{2})?)?$"
+)
+_EPOCHS: tuple[tuple[Unit, str], ...] = (
+    ("s", r"^-?\d{9,11}(?:\.\d+)?$"),
+    ("ms", r"^-?\d{12,14}(?:\.\d+)?$"),
+    ("us", r"^-?\d{15,17}$"),
+)
+"""Digits that cannot be another instant: seconds reach from 1973 to 5138 here, and so do the others."""
+_EXPECTED = {
+    "int": "digits",
+    "timestamp": "ISO 8601 such as 2026-04-13T00:00:00Z, or seconds or milliseconds since 1970",
+    "text": "text",
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source writes its timestamps.
+
+    ``timezone`` is that of times without one. ``format`` is a strptime format; None reads ISO 8601
+    and numbers since 1970. ``unit`` says what such a number counts; None tells seconds,
+    milliseconds and microseconds apart by their digits.
+    """
+
+    timezone: str = "UTC"
+    format: str | None = None
+    unit: Unit | None = None
+
+
+ISO = Reading()
+
+
+def instants(column: pa.Array, reading: Reading = ISO) -> pa.Array:
+    """Timestamps as ``timestamp[us, UTC]``; null where a text is not one.
+
+    A text without a zone is local time in ``reading.timezone``: in the hour that a clock change
+    repeats it is the earlier instant, in the hour it skips the first instant after. ``01/02/2026``
+    has two meanings: it is read by a ``format`` only. Fractions beyond microseconds are cut, never
+    rounded up.
+    """
+    texts = pc.utf8_trim_whitespace(column)
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    if reading.format is not None:
+        parsed = pc.strptime(texts, format=reading.format, unit="us", error_is_null=True)
+        return _at(parsed, reading.timezone)
+    read = _from_iso(texts, reading.timezone)
+    if read.null_count == texts.null_count:
+        return read
+    return _from_epoch(texts, read, reading.unit)
+
+
+def _from_iso(texts: pa.Array, timezone: str) -> pa.Array:
+    parts = pc.extract_regex(texts, _ISO)
+    day, clock, fraction, zone = (pc.struct_field(parts, name) for name in ("day", "clock", "fraction", "zone"))
+    short = pc.equal(pc.utf8_length(clock), 5)
+    clock = pc.if_else(short, pc.binary_join_element_wise(clock, ":00", ""), clock)
+    clock = pc.if_else(pc.equal(clock, ""), "00:00:00", clock)
+    fraction = pc.if_else(pc.equal(fraction, ""), ".0", fraction)
+    micros = pc.utf8_slice_codeunits(pc.utf8_rpad(fraction, 7, "0"), 0, 7)
+    local = _naive(pc.binary_join_element_wise(day, "T", clock, micros, ""))
+    zones = zone.dictionary_encode()
+    if not set(zones.dictionary.to_pylist()) - {"", "Z", "z"}:
+        utc = pc.assume_timezone(local, "UTC")
+        return utc if timezone == "UTC" else pc.if_else(pc.equal(zone, ""), _at(local, timezone), utc)
+    offsets = pa.array([_offset(z) for z in zones.dictionary.to_pylist()], pa.duration("us"))
+    shifted = pc.assume_timezone(pc.subtract(local, offsets.take(zones.indices)), "UTC")
+    return pc.if_else(pc.equal(zone, ""), _at(local, timezone), shifted)
 
 
 def _naive(bodies: pa.Array) -> pa.Array:
@@ -39,38 +115,11 @@ def _naive(bodies: pa.Array) -> pa.Array:
         return pa.array([one(t) for t in bodies.to_pylist()], pa.timestamp("us"))
 
 
-def instants(column: pa.Array, timezone: str = "UTC", format: str | None = None) -> pa.Array:  # noqa: A002 - strptime's word
-    """Timestamps as ``timestamp[us, UTC]``; null where a text is not one.
-
-    A text without a zone is local time in ``timezone``: in the hour that a clock change repeats it
-    is the earlier instant, in the hour it skips the first instant after. Without ``format`` only
-    ISO 8601 is read (``01/02/2026`` has two meanings and is refused); fractions beyond
-    microseconds are cut, never rounded up.
-    """
-    texts = pc.utf8_trim_whitespace(column)
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    if format is not None:
-        return _at(pc.strptime(texts, format=format, unit="us", error_is_null=True), timezone)
-    parts = pc.extract_regex(texts, _ISO)
-    day, clock, fraction, zone = (pc.struct_field(parts, name) for name in ("day", "clock", "fraction", "zone"))
-    clock = pc.if_else(pc.equal(pc.utf8_length(clock), 5), pc.binary_join_element_wise(clock, ":00", ""), clock)
-    clock = pc.if_else(pc.equal(clock, ""), "00:00:00", clock)
-    micros = pc.utf8_slice_codeunits(pc.utf8_rpad(pc.if_else(pc.equal(fraction, ""), ".0", fraction), 7, "0"), 0, 7)
-    local = _naive(pc.binary_join_element_wise(day, "T", clock, micros, ""))
-    zones = zone.dictionary_encode()
-    if not set(zones.dictionary.to_pylist()) - {"", "Z", "z"}:
-        utc = pc.assume_timezone(local, "UTC")
-        return utc if timezone == "UTC" else pc.if_else(pc.equal(zone, ""), _at(local, timezone), utc)
-    offsets = pa.array([_offset(z) for z in zones.dictionary.to_pylist()], pa.duration("us"))
-    shifted = pc.assume_timezone(pc.subtract(local, offsets.take(zones.indices)), "UTC")
-    return pc.if_else(pc.equal(zone, ""), _at(local, timezone), shifted)
-
-
 def _at(local: pa.Array, timezone: str) -> pa.Array:
     if local.type.tz:  # the format holds %z
         return pc.cast(local, INSTANT)
-    return pc.cast(pc.assume_timezone(local, timezone, ambiguous="earliest", nonexistent="latest"), INSTANT)
+    known = pc.assume_timezone(local, timezone, ambiguous="earliest", nonexistent="latest")
+    return pc.cast(known, INSTANT)
 
 
 def _offset(zone: str) -> timedelta:
@@ -81,54 +130,119 @@ def _offset(zone: str) -> timedelta:
     return -offset if zone[0] == "-" else offset
 
 
+def _from_epoch(texts: pa.Array, read: pa.Array, unit: Unit | None) -> pa.Array:
+    """``read`` with the numbers since 1970 filled in."""
+    forms = _EPOCHS if unit is None else ((unit, r"^-?\d{1,17}(?:\.\d+)?$"),)
+    for each, form in forms:
+        counted = pc.fill_null(pc.match_substring_regex(texts, form), False)
+        if not pc.any(counted).as_py():
+            continue
+        found = texts.filter(counted)
+        parts = pc.extract_regex(found, r"^(?P<sign>-?)(?P<whole>\d+)(?P<fraction>(?:\.\d+)?)$")
+        whole = pc.cast(pc.struct_field(parts, "whole"), pa.int64())
+        scale = MICROSECONDS[each]
+        digits = len(str(scale)) - 1
+        if digits:
+            fraction = pc.utf8_ltrim(pc.struct_field(parts, "fraction"), ".")
+            padded = pc.utf8_slice_codeunits(pc.utf8_rpad(fraction, digits, "0"), 0, digits)
+            rest = pc.cast(padded, pa.int64())
+        else:
+            rest = pa.scalar(0, pa.int64())
+        largest = pa.scalar((2**63 - 1) // scale - 1, pa.int64())
+        micros = pc.add(pc.multiply(pc.min_element_wise(whole, largest), scale), rest)
+        micros = pc.if_else(pc.equal(pc.struct_field(parts, "sign"), "-"), pc.negate(micros), micros)
+        read = pc.replace_with_mask(read, counted, pc.cast(micros, INSTANT))
+    return read
+
+
 def _integers(column: pa.Array) -> pa.Array:
     texts = pc.utf8_trim_whitespace(column)
     readable = pc.match_substring_regex(texts, r"^[+-]?\d{1,38}$")
     texts = pc.if_else(pc.fill_null(readable, False), pc.utf8_ltrim(texts, "+"), None)
-    return pc.cast(texts, pa.decimal128(38, 0)) if pc.any(pc.greater(pc.utf8_length(texts), 18)).as_py() else pc.cast(texts, pa.int64())
+    long = pc.any(pc.greater(pc.utf8_length(texts), 18)).as_py()
+    return pc.cast(texts, pa.decimal128(38, 0)) if long else pc.cast(texts, pa.int64())
 
 
-@dataclass(frozen=True)
-class CursorReading:
-    """How a source writes its timestamps: the zone of those without one, a strptime format or ISO."""
-
-    timezone: str = "UTC"
-    format: str | None = None
-
-
-ISO = CursorReading()
-
-
-def keys(cursor_type: CursorType, column: pa.Array, reading: CursorReading = ISO) -> pa.Array:
+def keys(cursor_type: CursorType, column: pa.Array, reading: Reading = ISO) -> pa.Array:
     """Cursor texts as comparable values of ``cursor_type``; null where there is none to read."""
     if cursor_type == "timestamp":
-        return instants(column, reading.timezone, reading.format)
+        return instants(column, reading)
     if cursor_type == "int":
         return _integers(column)
     return column
 
 
-def _text(cursor_type: CursorType, key: object) -> str:
+def aligned(one: pa.Array | pa.Scalar, other: pa.Array | pa.Scalar) -> tuple[pa.Array, pa.Array]:
+    """Two columns of keys in one type: numbers beyond 64 bits may be on one side only."""
+    if one.type == other.type:
+        return one, other
+    return pc.cast(one, pa.decimal128(38, 0)), pc.cast(other, pa.decimal128(38, 0))
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The field that a load follows: its name, how its values compare, how they are written.
+
+    ``in_records`` False: the cursor lives in the request only (a formula, an events endpoint, a
+    delta link) and no record carries it. Then the mark is the source's time at the start of the
+    read, nothing is filtered here, and of two versions the order of the stream decides.
+    """
+
+    column: str
+    type: CursorType
+    reading: Reading = ISO
+    in_records: bool = True
+
+    def keys(self, texts: pa.Array) -> pa.Array:
+        """Comparable values; null where there is none."""
+        return keys(self.type, texts, self.reading)
+
+    def of(self, records: pa.Table) -> pa.Array | None:
+        """The keys of a table's records; None where it does not have the column."""
+        if not self.in_records or self.column not in records.column_names:
+            return None
+        return self.keys(records.column(self.column).combine_chunks())
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A high-water mark: ``after`` is canonical text of ``column`` read as ``type``."""
+
+    column: str
+    type: CursorType
+    after: str
+
+    def belongs_to(self, cursor: Cursor) -> bool:
+        """True if it is a mark of that cursor."""
+        return (self.column, self.type) == (cursor.column, cursor.type)
+
+
+def text_of(cursor_type: CursorType, key: object) -> str:
+    """Canonical text of a key as :func:`keys` makes it (microseconds since 1970 for an instant)."""
     if cursor_type != "timestamp":
         return str(key)
-    micros = key if isinstance(key, int) else 0
-    moment = _EPOCH + timedelta(microseconds=micros)
+    moment = EPOCH + timedelta(microseconds=key if isinstance(key, int) else 0)
     return moment.replace(tzinfo=None).isoformat() + "Z"
 
 
-def _scalar(cursor_type: CursorType, text: str) -> pa.Scalar | None:
+def instant_text(moment: datetime) -> str:
+    """Canonical text of an instant, rounded down to microseconds."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+def scalar(cursor_type: CursorType, text: str) -> pa.Scalar | None:
+    """One canonical text as a comparable value, None if it cannot be read."""
     key = keys(cursor_type, pa.array([text], pa.string()))[0]
     return key if key.is_valid else None
 
 
 def _comparable(cursor_type: CursorType, text: str) -> int | str:
-    key = _scalar(cursor_type, text)
+    key = scalar(cursor_type, text)
     if key is None:
         raise ConfigurationError(f"cursor value is not a {cursor_type}: expected {_EXPECTED[cursor_type]}")
-    return key.value if cursor_type == "timestamp" else int(key.as_py()) if cursor_type == "int" else text
-
-
-_EXPECTED = {"int": "digits", "timestamp": "ISO 8601 such as 2026-04-13T00:00:00Z", "text": "text"}
+    if cursor_type == "timestamp":
+        return key.value
+    return int(key.as_py()) if cursor_type == "int" else text
 
 
 def canonical(cursor_type: CursorType, text: str) -> str:
@@ -137,7 +251,7 @@ def canonical(cursor_type: CursorType, text: str) -> str:
     Raises:
         ConfigurationError: it is not a value of this type.
     """
-    return _text(cursor_type, _comparable(cursor_type, text))
+    return text_of(cursor_type, _comparable(cursor_type, text))
 
 
 def lower_of(cursor_type: CursorType, one: str | None, other: str | None) -> str | None:
@@ -154,89 +268,16 @@ def higher_of(cursor_type: CursorType, one: str | None, other: str | None) -> st
     return max(one, other, key=lambda text: _comparable(cursor_type, text))
 
 
-def take_off(cursor_type: CursorType, mark: str, overlap: float) -> str:
-    """``mark`` minus the overlap: seconds for ``timestamp``, steps for ``int``, nothing for ``text``."""
+def subtract_overlap(cursor_type: CursorType, mark: str, overlap: float) -> str:
+    """``mark`` minus the overlap: seconds for ``timestamp``, numbers for ``int``, nothing for ``text``."""
     if cursor_type == "text" or not overlap:
         return mark
     key = _comparable(cursor_type, mark)
-    assert isinstance(key, int)  # noqa: S101 - text was returned above
-    return _text(
-        cursor_type,
-        max(key - int(overlap * 1_000_000), -62_135_596_800_000_000) if cursor_type == "timestamp" else key - int(overlap),
-    )
-
-
-@dataclass
-class CursorFilter:
-    """Filters the batches of one load by its window and remembers the mark they lead to.
-
-    ``filtered`` counts records below the window, ``null_cursor`` those without a readable cursor
-    value (they pass). ``mark`` is the newest value not beyond ``meter.source_time``.
-    """
-
-    window: Window
-    reading: CursorReading = ISO
-    filtered: int = 0
-    null_cursor: int = 0
-    beyond: int = 0
-    _newest: object = field(default=None, repr=False)
-
-    def apply(self, batch: pd.DataFrame) -> pd.DataFrame:
-        """``batch`` without the records below the window.
-
-        Raises:
-            ConfigurationError: the batch has no such column.
-        """
-        window = self.window
-        if window.cursor_column is None or window.cursor_type is None or batch.empty:
-            return batch
-        if window.cursor_column not in batch.columns:
-            raise ConfigurationError(
-                f"cursor_column {window.cursor_column!r} is not a field of the source; "
-                f"it has {', '.join(map(str, list(batch.columns)[:30]))}"
-            )
-        table = to_table(batch)
-        column = table.column(window.cursor_column).combine_chunks()
-        values = keys(window.cursor_type, column, self.reading)
-        self.null_cursor += values.null_count
-        self._observe(values)
-        if window.lower is None:
-            return batch
-        lower = _scalar(window.cursor_type, window.lower)
-        if lower is not None and lower.type != values.type:  # one of two integers is beyond 64 bits
-            lower, values = (pc.cast(side, pa.decimal128(38, 0)) for side in (lower, values))
-        keep = pc.or_kleene(pc.is_null(values), pc.greater_equal(values, lower))
-        kept = pc.sum(keep).as_py() or 0
-        if kept == len(batch):
-            return batch
-        self.filtered += len(batch) - kept
-        return from_table(table.filter(keep))
-
-    def _observe(self, values: pa.Array) -> None:
-        limit = self.window.meter.source_time
-        if self.window.cursor_type == "timestamp" and limit is not None:
-            within = pc.less_equal(values, pa.scalar(limit, INSTANT))
-            self.beyond += pc.sum(pc.invert(within)).as_py() or 0
-            values = values.filter(pc.fill_null(within, False))
-        newest = pc.max(values)
-        if newest.is_valid:
-            key = newest.value if self.window.cursor_type == "timestamp" else newest.as_py()
-            self._newest = key if self._newest is None else max(self._newest, key)  # type: ignore[type-var]
-
-    @property
-    def mark(self) -> str | None:
-        """Canonical text of the newest value seen, None if there was none."""
-        if self._newest is None or self.window.cursor_type is None:
-            return None
-        return _text(self.window.cursor_type, self._newest)
-
-
-def apply_cursor_filter(batch: pd.DataFrame, window: Window, reading: CursorReading = ISO) -> pd.DataFrame:
-    """The records of ``batch`` at or above the window's lower bound, and those without a cursor value.
-
-    ``reading`` is for sources whose cursor texts need their own (a format, local time).
-    """
-    return CursorFilter(window, reading).apply(batch)
+    if not isinstance(key, int):  # text was returned above
+        raise TypeError(cursor_type)
+    if cursor_type == "timestamp":
+        return text_of(cursor_type, max(key - int(overlap * 1_000_000), _FIRST))
+    return text_of(cursor_type, key - int(overlap))
 
 
 def check_format(form: str) -> str:
@@ -246,7 +287,7 @@ def check_format(form: str) -> str:
         ConfigurationError: they cannot; Arrow reads no ``%f`` and ignores ``%Z``.
     """
     moment = datetime(2026, 4, 13, 12, 34, 56, tzinfo=UTC)
-    read = instants(pa.array([moment.strftime(form)], pa.string()), format=form)[0].as_py()
+    read = instants(pa.array([moment.strftime(form)], pa.string()), Reading(format=form))[0].as_py()
     if "%Z" in form or read is None or read.date() != moment.date():
         raise ConfigurationError(
             f"cursor_format {form[:40]!r} cannot be read: it takes %Y (or %y), %m (or %b) and %d, with %H, %M, %S, %p and %z "

@@ -15,9 +15,9 @@
     │   ├── RateLimited                   the source asks us to slow down
     │   ├── TargetUnavailable             the identity database does not answer
     │   └── AlreadyRunning                another load holds the source
+    ├── Superseded               exit 3   a newer load took the source over; nothing is lost
     └── ContractBroken           exit 1   the source does not behave as published: a developer looks
-        ├── TruncatedBody                 fewer bytes than promised (read again, then given up)
-        └── Superseded                    a newer load took the source over; nothing is lost
+        └── TruncatedBody                 fewer bytes than promised (read again, then given up)
 
 A message answers: what was tried, what came back, who does what next. It holds no secret and
 nothing of a record.
@@ -121,7 +121,8 @@ class TruncatedBody(ContractBroken):
     retryable = True
 
 
-class Superseded(ContractBroken):
+class Superseded(PipelineError):
     """A newer load took the source over; what this one holds is no longer needed."""
 
     code = "superseded"
+    exit_status = 3

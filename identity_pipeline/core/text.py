@@ -13,21 +13,27 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from identity_pipeline.core.errors import ContractBroken
 
-TEXT = pd.ArrowDtype(pa.string())
-"""The one column type of a batch."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+Batch: TypeAlias = "pd.DataFrame | pa.Table"
+"""What a connector may yield: a pandas frame or an Arrow table. Behind the read there are only tables of text."""
+_Column = tuple[pa.Array | pa.ChunkedArray, list[bool] | None]
+"""One column as Arrow text, and which rows had to be escaped (None: no row)."""
 
 SANITISED = "@identity.sanitised"
 """Field of ``raw`` that lists the fields whose NULs or lone surrogates were escaped."""
 
 MAX_DEPTH = 100
+_PANDAS_NULLS = frozenset({"NAType", "NaTType"})
+"""Named, so that reading a value does not import pandas."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -69,7 +75,7 @@ def to_json(value: Any) -> str:
 
 def to_text(value: Any) -> str | None:  # noqa: C901, PLR0911 - one return for each type of value
     """Canonical text of one value; None for null, NaN and NaT."""
-    if value is None or value is pd.NA or value is pd.NaT:
+    if value is None or type(value).__name__ in _PANDAS_NULLS:
         return None
     if isinstance(value, str):
         return str(value)
@@ -110,62 +116,57 @@ def flatten(record: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict
     return flat
 
 
-def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A batch of JSON objects as a frame of text, nested objects flattened."""
+def table_of(records: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """A batch of JSON objects as a table of text, nested objects flattened."""
     flat = [flatten(record) for record in records]
     names = list(dict.fromkeys(name for record in flat for name in record))
-    return cast_all_utf8(
-        pd.DataFrame({name: pd.Series([r.get(name) for r in flat], dtype=object) for name in names}, index=range(len(flat)))
-    )
+    return _table({name: _array([record.get(name) for record in flat]) for name in names}, len(flat))
 
 
-def _column(values: pd.Series) -> tuple[pa.Array, list[bool] | None]:
-    """One column as Arrow text, and which rows had to be escaped (None: no row)."""
-    if values.dtype != TEXT:
-        texts = [to_text(v) for v in values.tolist()]
-        try:
-            array = pa.array(texts, pa.string())
-        except UnicodeEncodeError:
-            return pa.array([None if t is None else escape(t) for t in texts], pa.string()), [
-                bool(t and _UNSTORABLE.search(t)) for t in texts
-            ]
-    else:
-        array = pa.array(values.array, pa.string())
-    has_nul = pc.match_substring(array, "\x00")
-    if not pc.any(has_nul).as_py():
-        return array, None
-    return pc.replace_substring(array, "\x00", "\\u0000"), pc.fill_null(has_nul, False).to_pylist()
-
-
-def cast_all_utf8(batch: pd.DataFrame) -> pd.DataFrame:
-    """``batch`` with every column as Arrow-backed text in canonical form.
+def cast_all_utf8(batch: Batch) -> pa.Table:
+    """``batch``, a frame or an Arrow table, as a table in which every column is text in canonical form.
 
     Shape: the same rows; the same columns, except that columns of nested objects are flattened
-    and :data:`SANITISED` is added where a value had to be escaped. Names are escaped likewise.
+    and :data:`SANITISED` is added where a value had to be escaped. Names are escaped likewise. A
+    column that is text already costs a search for NUL and no copy.
     """
-    nested = [name for name in batch.columns if batch[name].dtype == object and any(isinstance(v, Mapping) and v for v in batch[name])]
-    if nested:
-        return frame(batch.to_dict("records"))
-    columns: dict[str, pa.Array] = {}
-    escaped: dict[str, list[bool]] = {}
-    for position, name in enumerate(batch.columns):
-        key = escape(str(name))
-        columns[key], marks = _column(batch.iloc[:, position])
-        if marks:
-            escaped[key] = marks
+    if isinstance(batch, pa.Table):
+        if any(pa.types.is_nested(each.type) for each in batch.schema):
+            return table_of(batch.to_pylist())
+        return _table({name: _text(batch.column(name)) for name in batch.column_names}, batch.num_rows)
+    if any(batch[name].dtype == object and any(isinstance(v, Mapping) and v for v in batch[name]) for name in batch.columns):
+        return table_of(batch.to_dict("records"))
+    series = [batch.iloc[:, position] for position in range(batch.shape[1])]
+    columns = [_array(s.tolist()) if s.dtype == object else _text(pa.array(s.array, from_pandas=True)) for s in series]
+    return _table({str(name): column for name, column in zip(batch.columns, columns, strict=True)}, len(batch))
+
+
+def _text(column: pa.Array | pa.ChunkedArray) -> _Column:
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        text = pc.cast(column, pa.string())
+        has_nul = pc.match_substring(text, "\x00")
+        if not pc.any(has_nul).as_py():
+            return text, None
+        return pc.replace_substring(text, "\x00", "\\u0000"), pc.fill_null(has_nul, False).to_pylist()
+    return _array(column.to_pylist())
+
+
+def _array(values: list[Any]) -> _Column:
+    texts = [to_text(value) for value in values]
+    try:
+        return _text(pa.array(texts, pa.string()))
+    except UnicodeEncodeError:
+        marks = [bool(text and _UNSTORABLE.search(text)) for text in texts]
+        return pa.array([text and escape(text) for text in texts], pa.string()), marks
+
+
+def _table(columns: Mapping[str, _Column], rows: int) -> pa.Table:
+    """The columns as a table, with a note of the fields in which something was escaped."""
+    made = {escape(name): column for name, (column, _) in columns.items()}
+    escaped = {escape(name): marks for name, (_, marks) in columns.items() if marks}
     if escaped:
-        columns[SANITISED] = pa.array([",".join(n for n, m in escaped.items() if m[i]) or None for i in range(len(batch))], pa.string())
-    return from_table(pa.table(columns) if columns else pa.table({}), len(batch))
-
-
-def from_table(table: pa.Table, rows: int | None = None) -> pd.DataFrame:
-    """A frame over an all-text Arrow table, without copying."""
-    return pd.DataFrame(
-        {name: pd.Series(pd.arrays.ArrowExtensionArray(table.column(name)), dtype=TEXT) for name in table.column_names},
-        index=range(table.num_rows if rows is None else rows),
-    )
-
-
-def to_table(batch: pd.DataFrame) -> pa.Table:
-    """The Arrow table under a frame of text, without copying."""
-    return pa.table({str(name): pa.chunked_array(pa.array(batch[name].array, pa.string())) for name in batch.columns})
+        notes = [",".join(name for name, marks in escaped.items() if marks[row]) or None for row in range(rows)]
+        made[SANITISED] = pa.array(notes, pa.string())
+    return pa.table(made)

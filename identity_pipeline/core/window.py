@@ -1,22 +1,28 @@
-"""The window: what one load asks a source for, and the meter it reports its work to."""
+"""The window: what one load asks a source for, and the context its readers report their work to."""
 
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-CursorType = Literal["int", "timestamp", "text"]
+from identity_pipeline.core import cursor as cursors
+from identity_pipeline.core.cursor import EPOCH, MICROSECONDS, Cursor, CursorType
+
+BoundForm = Literal["iso", "s", "ms"]
+"""How a vendor takes a timestamp in a request."""
 
 
 @dataclass
-class Meter:
-    """Counts of one read. Readers add to it; the ledger and the metadata show it.
+class ReadContext:
+    """What one read reports. Readers add to it; the ledger and the metadata show it.
 
     ``source_time`` is the source's own clock at the start of the read (a ``Date`` header,
     ``now()`` of a database). The mark is never advanced past it. ``files`` holds what was read of
-    each object: ``{name: version}``. ``sleep`` is how readers wait, for a limit or before a retry.
+    each object: ``{name: version}``. ``source_count`` is how many records the source says it has,
+    where it says so. ``state`` is what the source hands out to continue from: kept with the mark,
+    never shown. ``sleep`` is how readers wait, for a limit or before a retry.
     """
 
     requests: int = 0
@@ -24,7 +30,9 @@ class Meter:
     bytes_read: int = 0
     throttled_seconds: float = 0.0
     source_time: datetime | None = None
+    source_count: int | None = None
     files: dict[str, str] = field(default_factory=dict)
+    state: str | None = field(default=None, repr=False)
     warnings: list[str] = field(default_factory=list)
     log: Callable[[str], None] = logging.getLogger("identity_pipeline.read").info
     sleep: Callable[[float], None] = time.sleep
@@ -45,23 +53,52 @@ class Meter:
 class Window:
     """What a load asks for: every record whose cursor is at or after ``lower``.
 
-    ``lower`` is canonical cursor text (see :mod:`core.cursor`), inclusive, overlap already taken
-    off; None asks for everything, records without a cursor value included. There is no upper
-    bound on what is *read*: a record dated beyond ``meter.source_time`` is loaded, only the mark
-    does not follow it. ``versions`` are the object versions of earlier loads (conditional reads);
-    ``objects`` restricts storage sources to these; ``limit`` is a hint how many records are wanted.
+    ``lower`` is canonical cursor text (see :mod:`core.cursor`), inclusive, overlap already
+    subtracted; None asks for everything, records without a cursor value included. There is no upper
+    bound on what is *read*: a record dated beyond ``context.source_time`` is loaded, only the mark
+    does not follow it. ``files`` are the object versions of earlier loads (conditional reads);
+    ``objects`` restricts file sources to these; ``limit`` is a hint how many records are wanted.
+    ``state`` is what the source handed out at the last load, None where it is no longer valid.
     """
 
-    cursor_column: str | None = None
-    cursor_type: CursorType | None = None
+    cursor: Cursor | None = None
     lower: str | None = None
     full_refresh: bool = False
     objects: tuple[str, ...] = ()
     limit: int | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    meter: Meter = field(default_factory=Meter)
+    files: dict[str, str] = field(default_factory=dict)
+    state: str | None = field(default=None, repr=False)
+    context: ReadContext = field(default_factory=ReadContext)
 
     @property
     def incremental(self) -> bool:
         """True when only a part of the source is asked for."""
-        return self.cursor_column is not None and self.lower is not None
+        return self.cursor is not None and self.lower is not None
+
+    @property
+    def cursor_column(self) -> str | None:
+        """Name of the cursor's field."""
+        return self.cursor and self.cursor.column
+
+    @property
+    def cursor_type(self) -> CursorType | None:
+        """How its values compare."""
+        return self.cursor and self.cursor.type
+
+    def lower_bound(self, form: BoundForm = "iso", *, exclusive: bool = False) -> str:
+        """The lower bound as a request takes it: never after ``lower``, whole seconds or milliseconds rounded down.
+
+        ``exclusive`` says that the vendor leaves out what equals the bound: then it is one step lower,
+        a second of ``iso`` and ``s``, a millisecond of ``ms``, one of an integer.
+        """
+        cursor, lower = self.cursor, self.lower
+        if cursor is None or lower is None:
+            raise ValueError("the window has no lower bound")
+        if cursor.type != "timestamp":
+            return str(int(lower) - 1) if exclusive and cursor.type == "int" else lower
+        step = MICROSECONDS["ms" if form == "ms" else "s"]
+        micros = (datetime.fromisoformat(lower) - EPOCH) // timedelta(microseconds=1)
+        counted = micros // step - exclusive
+        if form != "iso":
+            return str(counted)
+        return cursors.text_of("timestamp", micros - step if exclusive else micros)

@@ -94,6 +94,6 @@ def resolved(connector: Connector, url: str) -> Connector:
     named = {name: value.removeprefix(CREDENTIAL) for name, value in texts.items() if value.startswith(CREDENTIAL)}
     if not named:
         return connector
-    from identity_pipeline.store import credentials  # noqa: PLC0415 - loads the crypto library only where a credential is named
+    from identity_pipeline.credentials import vault  # noqa: PLC0415 - loads the crypto library only where a credential is named
 
-    return connector.model_copy(update={name: credentials.reveal(url, credential) for name, credential in named.items()})
+    return connector.model_copy(update={name: vault.reveal(url, credential) for name, credential in named.items()})

@@ -7,7 +7,7 @@ from dagster._config.config_schema import UserConfigSchema
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
-from identity_pipeline.store.location import database_url
+from identity_pipeline.embedded.location import database_url
 
 
 class IdentityDatabaseStorage(DagsterPostgresStorage):

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store import ledger
-from identity_pipeline.store.location import database_url
 
 GRACE = timedelta(minutes=2)
 """A run may be without a living lease for so long: before its first op, between two, after its last."""

@@ -14,15 +14,15 @@ from identity_pipeline.core import settings
 from identity_pipeline.core.cursor import CursorReading
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.fieldmap import FieldMap
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.orchestration import io_manager, marks
 from identity_pipeline.orchestration.boundary import boundary, resolved
-from identity_pipeline.orchestration.reading import Choices, Reading
+from identity_pipeline.orchestration.reading import Reading, RunOptions
 from identity_pipeline.orchestration.results import checks, metadata
 from identity_pipeline.orchestration.sources import Source
 from identity_pipeline.store import ledger
 from identity_pipeline.store.landing import Landing
 from identity_pipeline.store.ledger import Load, ReadSummary
-from identity_pipeline.store.location import database_url
 from identity_pipeline.store.merge import Rules, Versions, merge_part
 
 _RETRIES = 3
@@ -93,7 +93,7 @@ def read_op(source: Source) -> dg.OpDefinition:
                 landing=Landing(settings.landing_url()),
                 fingerprint=values["fingerprint"],
                 published=marks.published(context.instance, url, name),
-                choices=Choices(config.cursor_after or None, config.full_refresh, tuple(config.objects), config.limit or None),
+                choices=RunOptions(config.cursor_after or None, config.full_refresh, tuple(config.objects), config.limit or None),
                 log=context.log.info,
             ).run(context.run_id)
         for number, records in enumerate(summary.parts):

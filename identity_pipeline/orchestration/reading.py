@@ -17,7 +17,7 @@ from identity_pipeline.core.errors import ConfigurationError, SchemaChanged
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.text import cast_all_utf8
-from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.orchestration.boundary import redact
 from identity_pipeline.orchestration.sources import Source
 from identity_pipeline.store import ledger
@@ -28,7 +28,7 @@ _SAY_EVERY = 5.0
 
 
 @dataclass(frozen=True)
-class Choices:
+class RunOptions:
     """What one run may choose: see the read op's config."""
 
     cursor_after: str | None = None
@@ -52,10 +52,10 @@ class Reading:
     landing: Landing
     fingerprint: str
     published: Mark | None = None
-    choices: Choices = field(default_factory=Choices)
+    choices: RunOptions = field(default_factory=RunOptions)
     log: Callable[[str], None] = print
 
-    def window(self, meter: Meter, versions: dict[str, str]) -> tuple[Window, Mark | None]:
+    def window(self, context: ReadContext, versions: dict[str, str]) -> tuple[Window, Mark | None]:
         """The window of this load, and the mark it starts from.
 
         Raises:
@@ -67,7 +67,7 @@ class Reading:
         if source.cursor is None:
             if choices.cursor_after:
                 raise ConfigurationError(f"{source.name}: cursor_after was given, but the source has no cursor_column")
-            return Window(None, None, None, choices.full_refresh, choices.objects, choices.limit, versions, meter), None
+            return Window(None, None, None, choices.full_refresh, choices.objects, choices.limit, versions, context), None
         kind, column = source.cursor
         name = source.cursor_column
         start = None
@@ -81,10 +81,10 @@ class Reading:
         elif choices.cursor_after:
             lower = cursor.canonical(kind, choices.cursor_after)
         elif start is not None:
-            lower = cursor.take_off(kind, start.after, overlap)
+            lower = cursor.subtract_overlap(kind, start.after, overlap)
         else:
             lower = source.cursor_after and cursor.canonical(kind, source.cursor_after)
-        return Window(name, kind, lower, choices.full_refresh, choices.objects, choices.limit, versions, meter), start
+        return Window(name, kind, lower, choices.full_refresh, choices.objects, choices.limit, versions, context), start
 
     def run(self, run_id: str) -> tuple[Load, ReadSummary]:
         """Open a load, read and land it.
@@ -94,10 +94,10 @@ class Reading:
         """
         state = ledger.state(self.url, self.source.name)
         same_rules = state["mapping"] == self.fingerprint
-        meter = Meter(log=self.log)
-        window, start = self.window(meter, state["versions"] if same_rules else {})
+        context = ReadContext(log=self.log)
+        window, start = self.window(context, state["versions"] if same_rules else {})
         if state["mapping"] and not same_rules and window.incremental:
-            meter.warn(
+            context.warn(
                 "the mapping (or the normaliser) changed: records that are not read again keep what the old one made of them "
                 "until a full refresh"
             )
@@ -126,7 +126,7 @@ class Reading:
 
     def _land(self, load: Load, window: Window, start: Mark | None) -> ReadSummary:
         started = said = time.monotonic()
-        meter, limit = window.meter, window.limit
+        context, limit = window.context, window.limit
         rows = CursorFilter(window, self.connector.cursor_reading())
         read = 0
         # The read is closed at once when something here fails: the source's session must not wait for the traceback to go.
@@ -141,12 +141,12 @@ class Reading:
                 if limit is not None and read >= limit:
                     break
         if rows.null_cursor and window.cursor_column:
-            meter.warn(f"{rows.null_cursor} records have no readable {window.cursor_column}: they are loaded whenever they are read")
+            context.warn(f"{rows.null_cursor} records have no readable {window.cursor_column}: they are loaded whenever they are read")
         if rows.beyond:
-            meter.warn(f"{rows.beyond} records are dated after the source's own time: they are loaded, the mark does not follow them")
+            context.warn(f"{rows.beyond} records are dated after the source's own time: they are loaded, the mark does not follow them")
         partial = self.choices.partial
         if self._leaps(window, start):
-            meter.warn("cursor_after lies beyond the mark: the mark stays, so that the next load reads what lies between")
+            context.warn("cursor_after lies beyond the mark: the mark stays, so that the next load reads what lies between")
             partial = True
         seconds = time.monotonic() - started
         self.log(f"load {load.load_id}: {read:,} records read and landed in {seconds:.1f} s, {rows.filtered:,} filtered")
@@ -158,14 +158,14 @@ class Reading:
             cursor_column=window.cursor_column,
             cursor_type=window.cursor_type,
             candidate=None if partial else rows.mark,
-            bytes_read=meter.bytes_read,
-            pages=meter.pages,
-            requests=meter.requests,
-            throttled_seconds=round(meter.throttled_seconds, 3),
+            bytes_read=context.bytes_read,
+            pages=context.pages,
+            requests=context.requests,
+            throttled_seconds=round(context.throttled_seconds, 3),
             seconds_read=round(seconds, 3),
-            files={} if self.choices.limit else meter.files,
+            files={} if self.choices.limit else context.files,
             fields=list(writer.fields),
-            warnings=[self._shown(warning) for warning in meter.warnings],
+            warnings=[self._shown(warning) for warning in context.warnings],
             mapping=self.fingerprint,
             partial=partial,
         )

@@ -29,7 +29,7 @@ from pyarrow import csv as arrow_csv
 from identity_pipeline.core.errors import ConfigurationError, LimitExceeded, SourceRejected
 from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.text import from_table, to_json
-from identity_pipeline.core.window import Meter
+from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers.encoding import Utf8, as_utf8, codec, line_breaks
 
 EXTRA = "_extra"
@@ -93,7 +93,9 @@ class Dialect:
         }
 
 
-def read_csv(file: BinaryIO, dialect: Dialect, meter: Meter, *, name: str = "file", charset: str | None = None) -> Iterator[pd.DataFrame]:
+def read_csv(
+    file: BinaryIO, dialect: Dialect, context: ReadContext, *, name: str = "file", charset: str | None = None
+) -> Iterator[pd.DataFrame]:
     """Batches of at most :data:`MAX_ROWS` records of a seekable ``file``, every column text.
 
     ``name`` stands for the file in messages; ``charset`` is what the server says about its encoding.
@@ -108,8 +110,8 @@ def read_csv(file: BinaryIO, dialect: Dialect, meter: Meter, *, name: str = "fil
     for magic, what in _OTHER_FORMATS:
         if head.startswith(magic):
             raise SourceRejected(f"{name} is {what}, not CSV: export it as CSV")
-    utf8 = as_utf8(file, meter, declared=dialect.encoding, told=charset, fallback=dialect.fallback_encoding, name=name)
-    for table in _Parse(utf8, dialect, meter, name).tables():
+    utf8 = as_utf8(file, context, declared=dialect.encoding, told=charset, fallback=dialect.fallback_encoding, name=name)
+    for table in _Parse(utf8, dialect, context, name).tables():
         for start in range(0, table.num_rows, MAX_ROWS):
             yield from_table(table.slice(start, MAX_ROWS))
 
@@ -135,8 +137,8 @@ def field_names(cells: Iterable[str]) -> list[str]:
 class _Parse:
     """One pass over one file. ``_pending`` is what was read and not yet parsed, ``_line`` the number of its first line."""
 
-    def __init__(self, source: Utf8, dialect: Dialect, meter: Meter, name: str) -> None:
-        self._source, self._dialect, self._meter, self._name = source, dialect, meter, name
+    def __init__(self, source: Utf8, dialect: Dialect, context: ReadContext, name: str) -> None:
+        self._source, self._dialect, self._context, self._name = source, dialect, context, name
         self._pending, self._line, self._end, self._suspect = b"", 1, False, False
         # the limit is the whole process's and only ever raised; ours is MAX_FIELD, with its own consequence
         csv.field_size_limit(max(csv.field_size_limit(), 2 * _MAX_RECORD))
@@ -370,7 +372,7 @@ class _Parse:
         elif count < width and last:
             reason = f"cut_off: line {line}, the last one, breaks off after {count} of {width} cells"
         elif count < width:
-            self._meter.warn(f"{self._name}: rows with fewer cells than the header were filled with nulls")
+            self._context.warn(f"{self._name}: rows with fewer cells than the header were filled with nulls")
         self._suspect = self._suspect and count != width
         row = [*cells[:width], *[""] * (width - count)]
         for number, cell in enumerate(cells):

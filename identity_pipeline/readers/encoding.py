@@ -10,7 +10,7 @@ import codecs
 from typing import BinaryIO
 
 from identity_pipeline.core.errors import SourceRejected
-from identity_pipeline.core.window import Meter
+from identity_pipeline.core.window import ReadContext
 
 _BLOCK = 8 * 2**20
 _BOMS = (
@@ -57,7 +57,13 @@ def codec(name: str) -> str | None:
 
 
 def as_utf8(
-    file: BinaryIO, meter: Meter, *, declared: str | None = None, told: str | None = None, fallback: str = "cp1252", name: str = "file"
+    file: BinaryIO,
+    context: ReadContext,
+    *,
+    declared: str | None = None,
+    told: str | None = None,
+    fallback: str = "cp1252",
+    name: str = "file",
 ) -> Utf8:
     """A seekable ``file`` as UTF-8. ``declared`` is a person's word, ``told`` the server's, ``name`` is for messages.
 
@@ -76,14 +82,14 @@ def as_utf8(
     if told and told not in _UNLOOKED:
         if _fault(file, told) is None:
             return Utf8(file, told)
-        meter.warn(f"{name}: the server says that it is {told}, which it is not")
+        context.warn(f"{name}: the server says that it is {told}, which it is not")
     if wide := _wide(head):
         return _proven(Utf8(file, wide), file, 0, f"{name} is not {wide} as its zero bytes say")
     if (at := _fault(file, "utf-8")) is None:
         return Utf8(file, "utf-8")
     candidates = [told] if told in _UNLOOKED - {"ascii", "utf-8"} else []
     encoding = next((one for one in (*candidates, fallback) if one and _fault(file, one) is None), _LAST_RESORT)
-    meter.warn(f"{name}: not UTF-8 at {_place(file, 'utf-8', at)}, read as {encoding}: set encoding to what the file is written in")
+    context.warn(f"{name}: not UTF-8 at {_place(file, 'utf-8', at)}, read as {encoding}: set encoding to what the file is written in")
     return Utf8(file, encoding)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pandas as pd
 
 from identity_pipeline.core.errors import CredentialError, LimitExceeded, PermissionDenied, PipelineError, SourceRejected
-from identity_pipeline.core.window import Meter
+from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers.csv import Dialect, read_csv
 from identity_pipeline.readers.storage import Stored
 
@@ -16,14 +16,14 @@ _STEPS = {
 }
 
 
-def read_files(files: Iterable[Stored], dialect: Dialect, meter: Meter) -> Iterator[pd.DataFrame]:
+def read_files(files: Iterable[Stored], dialect: Dialect, context: ReadContext) -> Iterator[pd.DataFrame]:
     """Batches of the records of all ``files``.
 
     Raises:
         PipelineError: as :func:`~identity_pipeline.readers.csv.read_csv` and the store raise it.
     """
     for found in files:
-        yield from read_csv(found.file, dialect, meter, name=found.name, charset=found.charset)
+        yield from read_csv(found.file, dialect, context, name=found.name, charset=found.charset)
 
 
 def steps(batches: Callable[[], Iterator[pd.DataFrame]]) -> Iterator[tuple[str, bool, str]]:

@@ -217,7 +217,7 @@ def check_url(url: str, setting: str = "url") -> str:
     except ValueError:
         raise ConfigurationError(f"{setting}: the address cannot be read: expected https://host/path") from None
     if parts.scheme not in {"http", "https"} or not parts.netloc:
-        raise ConfigurationError(f"{setting}: {shown(url)} is not an https:// address: only those are read")
+        raise ConfigurationError(f"{setting}: {display_url(url)} is not an https:// address: only those are read")
     if "@" in parts.netloc:
         raise ConfigurationError(f"{setting}: the address holds a user name or password: remove it; credentials have their own setting")
     authority = _AUTHORITY.fullmatch(parts.netloc)
@@ -229,16 +229,18 @@ def check_url(url: str, setting: str = "url") -> str:
     host = check_host(authority["host"].strip("[]"), setting)
     if parts.scheme == "http" and not is_listed(host):
         raise ConfigurationError(
-            f"{setting}: {shown(url)} is not encrypted: use https:// (plain http:// is for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS)"
+            f"{setting}: {display_url(url)} is not encrypted: use https:// (plain http:// is for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS)"
         )
     if parts.scheme == "https" and authority["port"] not in {None, "443"} and not is_listed(host):
-        raise ConfigurationError(f"{setting}: {shown(url)} is not on port 443: other ports are for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS")
+        raise ConfigurationError(
+            f"{setting}: {display_url(url)} is not on port 443: other ports are for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS"
+        )
     if authority["port"] and not 0 < int(authority["port"]) < 65536:
-        raise ConfigurationError(f"{setting}: {shown(url)} has no such port: it is a number up to 65535")
+        raise ConfigurationError(f"{setting}: {display_url(url)} has no such port: it is a number up to 65535")
     return url.partition("#")[0]
 
 
-def shown(url: str) -> str:
+def display_url(url: str) -> str:
     """``url`` for messages and keys: no query, no fragment, no user, nothing that is not printable."""
     parts = _SHOWN.match(url)
     if not parts:  # pragma: no cover - every part is optional
@@ -395,12 +397,14 @@ def follow(
         response.close()
         target = response.headers.get("Location", "").strip()
         if not target:
-            raise SourceRejected(f"GET {shown(url)} answered {response.status_code} without a Location: check the address")
-        onward = check_url(urljoin(url, target), f"redirect from {shown(url)}")
+            raise SourceRejected(f"GET {display_url(url)} answered {response.status_code} without a Location: check the address")
+        onward = check_url(urljoin(url, target), f"redirect from {display_url(url)}")
         before, after = urlsplit(url), urlsplit(onward)
         if before.scheme == "https" and after.scheme != "https":
-            raise ConfigurationError(f"GET {shown(url)} redirects to {shown(onward)}, which is not encrypted: give an https:// address")
+            raise ConfigurationError(
+                f"GET {display_url(url)} redirects to {display_url(onward)}, which is not encrypted: give an https:// address"
+            )
         if before[:2] != after[:2]:
             sent = {name: value for name, value in sent.items() if name.lower() in _TRAVELS}
         url = onward
-    raise SourceRejected(f"GET {shown(url)} redirects more than {MAX_REDIRECTS} times: give the address of the file itself")
+    raise SourceRejected(f"GET {display_url(url)} redirects more than {MAX_REDIRECTS} times: give the address of the file itself")

@@ -33,7 +33,7 @@ from identity_pipeline.core.errors import (
     TruncatedBody,
     TryLater,
 )
-from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers import network
 from identity_pipeline.readers.deadline import bounded, within
 from identity_pipeline.readers.rest.fault import asked_wait, content_type, error_class, http_date
@@ -41,7 +41,7 @@ from identity_pipeline.readers.rest.fault import asked_wait, content_type, error
 MAX_BYTES = 50_000_000
 DEADLINE = 900.0
 """Seconds for one download."""
-PATIENCE = 300.0
+RETRY_BUDGET = 300.0
 """Seconds that may be waited between downloads of one file."""
 ATTEMPTS = 5
 
@@ -129,7 +129,7 @@ def https_file(url: str, window: Window, *, rules: str = "", max_bytes: int = MA
     """The file at ``url``, unless it is the same as when ``window.versions`` was noted.
 
     ``rules`` is whatever decides how it is read: other rules read the same file again. Once the
-    caller has asked for the next file, the version stands in ``meter.files``.
+    caller has asked for the next file, the version stands in ``context.files``.
 
     Raises:
         ConfigurationError: the address, or one it redirects to, may not be asked.
@@ -142,26 +142,26 @@ def https_file(url: str, window: Window, *, rules: str = "", max_bytes: int = MA
         TruncatedBody: it broke off every time.
         ContractBroken: it is packed in a way that was not asked for.
     """
-    address, meter = network.check_url(direct(url)), window.meter
-    name = network.shown(url)
+    address, context = network.check_url(direct(url)), window.context
+    name = network.display_url(url)
     if window.objects and name not in window.objects:
         raise ConfigurationError(f"objects: this source has one file, {name}")
     rules = hashlib.sha256(rules.encode()).hexdigest()[:16]
     before = Version.of(window.versions.get(name))
     known = before if before.covers(window, rules) else Version()
-    download = _Download(address, meter, max_bytes, deadline)
+    download = _Download(address, context, max_bytes, deadline)
     found = download.fetch(known if known.address == _print(address) else Version())
     if found is None:
-        meter.files[name] = known.text
+        context.files[name] = known.text
         return
     with found.file:
         # an entity tag may change without the content: the hash is the truth
         if known.sha256 == found.version.sha256:
-            meter.files[name] = replace(known, etag=found.version.etag, modified=found.version.modified, address=_print(address)).text
+            context.files[name] = replace(known, etag=found.version.etag, modified=found.version.modified, address=_print(address)).text
             return
         version = replace(found.version, rules=rules, column=window.cursor_column, lower=window.lower)
         yield replace(found, name=name, version=version)
-    meter.files[name] = version.text
+    context.files[name] = version.text
 
 
 def spool(chunks: Iterable[bytes], limit: int) -> tuple[BinaryIO, str]:
@@ -233,9 +233,11 @@ def _gunzipped(chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
 class _Download:
     """Fetches one address, again while that may help."""
 
-    def __init__(self, address: str, meter: Meter, max_bytes: int, deadline: float, draw: Callable[[], float] = random.random) -> None:
-        self._address, self._meter, self._limit, self._deadline, self._draw = address, meter, max_bytes, deadline, draw
-        self._tried = f"GET {network.shown(address)}"
+    def __init__(
+        self, address: str, context: ReadContext, max_bytes: int, deadline: float, draw: Callable[[], float] = random.random
+    ) -> None:
+        self._address, self._context, self._limit, self._deadline, self._draw = address, context, max_bytes, deadline, draw
+        self._tried = f"GET {network.display_url(address)}"
         self._client = bounded(network.session())
         self._wait: float | None = None
 
@@ -248,18 +250,18 @@ class _Download:
                     return self._once(known)
             except (TryLater, TruncatedBody) as error:
                 pause = self._draw() * min(60.0, 2.0**attempt) if self._wait is None else self._wait
-                if attempt == ATTEMPTS or waited + pause > PATIENCE:
+                if attempt == ATTEMPTS or waited + pause > RETRY_BUDGET:
                     raise type(error)(
                         f"{error} (asked {attempt} times{f', it asks us to wait {pause:,.0f} s' if self._wait else ''})"
                     ) from None
-                self._meter.log(f"waiting {pause:.0f} s: {error}")
+                self._context.log(f"waiting {pause:.0f} s: {error}")
             waited += pause
-            self._meter.throttled_seconds += pause
-            self._meter.sleep(pause)
+            self._context.throttled_seconds += pause
+            self._context.sleep(pause)
         raise AssertionError  # pragma: no cover - the loop has no other end
 
     def _once(self, known: Version) -> Stored | None:
-        self._meter.requests += 1
+        self._context.requests += 1
         self._wait = None
         # packed on the way, a body's length is no proof that it is whole; most servers comply
         headers = {"User-Agent": "identity-pipeline", "Accept": "text/csv, */*", "Accept-Encoding": "identity"}
@@ -270,7 +272,7 @@ class _Download:
         timeout = min(10.0, self._deadline), min(60.0, self._deadline)
         try:
             with within(self._deadline), network.follow(self._client, self._address, headers=headers, timeout=timeout) as response:
-                self._meter.clock(http_date(response.headers.get("Date", "")) or datetime.now(UTC))
+                self._context.clock(http_date(response.headers.get("Date", "")) or datetime.now(UTC))
                 if response.status_code == requests.codes.not_modified and known.sha256:
                     return None
                 return self._spooled(response)
@@ -301,7 +303,7 @@ class _Download:
             raise SourceRejected(page)
         file.seek(0)
         return Stored(
-            network.shown(self._address),
+            network.display_url(self._address),
             Version(sha256, response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), _print(self._address)),
             file,
             _charset(response),
@@ -319,12 +321,14 @@ class _Download:
         if encoding in {"gzip", "x-gzip"}:
             return _gunzipped(wire, self._limit)
         if "Content-Length" not in response.headers and not response.raw.chunked:
-            self._meter.warn(f"length_not_verified: {network.shown(self._address)} is sent without its length, so that a cut goes unseen")
+            self._context.warn(
+                f"length_not_verified: {network.display_url(self._address)} is sent without its length, so that a cut goes unseen"
+            )
         return wire
 
     def _wire(self, response: requests.Response) -> Iterator[bytes]:
         for chunk in response.raw.stream(_CHUNK, decode_content=False):
-            self._meter.bytes_read += len(chunk)
+            self._context.bytes_read += len(chunk)
             yield chunk
 
     def _broken(self, error: Exception) -> PipelineError:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.store import credentials
+from identity_pipeline.credentials import vault
 from identity_pipeline_tests.cli.workplace import rows, run
 
 CANARY = "canary-secret-4471"
@@ -26,7 +26,7 @@ def _key() -> str:
 @pytest.fixture
 def url(identity_env: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The database, with one key in the environment."""
-    monkeypatch.setenv(credentials.VARIABLE, _key())
+    monkeypatch.setenv(vault.VARIABLE, _key())
     return database_url
 
 
@@ -38,12 +38,12 @@ def _run(url: str, statement: str, *values: object) -> list[tuple]:
 
 @pytest.mark.parametrize("secret", ["x", "pä$$ wörd\n\t'\"", "😀" * 1000, "-----BEGIN PRIVATE KEY-----\nabc\n"])
 def test_what_was_stored_comes_back(url: str, secret: str):
-    credentials.store(url, "hub", "token", secret)
-    assert credentials.reveal(url, "hub") == secret
+    vault.store(url, "hub", "token", secret)
+    assert vault.reveal(url, "hub") == secret
 
 
 def test_the_database_holds_nothing_of_the_secret(url: str):
-    credentials.store(url, "hub", "token", CANARY)
+    vault.store(url, "hub", "token", CANARY)
     ((row,),) = _run(url, "select row(c.*)::text from identity.credentials c")
     assert CANARY not in row
     assert CANARY.encode().hex() not in row
@@ -52,7 +52,7 @@ def test_the_database_holds_nothing_of_the_secret(url: str):
 def test_a_new_secret_replaces_the_old_one_with_a_new_nonce(url: str):
     seen = set()
     for number in range(5):
-        credentials.store(url, "hub", "token", CANARY)
+        vault.store(url, "hub", "token", CANARY)
         ((version, nonce),) = _run(url, "select version, nonce from identity.credentials")
         seen.add(nonce)
         assert version == number + 1
@@ -73,92 +73,92 @@ def test_a_new_secret_replaces_the_old_one_with_a_new_nonce(url: str):
     ],
 )
 def test_a_row_that_was_tampered_with_does_not_open(url: str, forged: str):
-    credentials.store(url, "hub", "token", CANARY)
-    credentials.store(url, "other", "token", "another secret")
+    vault.store(url, "hub", "token", CANARY)
+    vault.store(url, "other", "token", "another secret")
     _run(url, forged)
     with pytest.raises(ConfigurationError, match="'hub' does not open"):
-        credentials.reveal(url, "hub")
+        vault.reveal(url, "hub")
 
 
 def test_a_ciphertext_put_back_from_an_older_version_does_not_open(url: str):
-    credentials.store(url, "hub", "token", "old")
+    vault.store(url, "hub", "token", "old")
     ((nonce, ciphertext),) = _run(url, "select nonce, ciphertext from identity.credentials")
-    credentials.store(url, "hub", "token", "new")
+    vault.store(url, "hub", "token", "new")
     _run(url, "update identity.credentials set nonce = %s, ciphertext = %s", nonce, ciphertext)
     with pytest.raises(ConfigurationError, match="does not open"):
-        credentials.reveal(url, "hub")
+        vault.reveal(url, "hub")
 
 
 def test_rotation_moves_every_row_to_the_newest_key_and_the_old_one_can_go(url: str, monkeypatch: pytest.MonkeyPatch):
-    old, new = os.environ[credentials.VARIABLE], _key()
+    old, new = os.environ[vault.VARIABLE], _key()
     for name in ("a", "b", "c"):
-        credentials.store(url, name, "token", f"secret of {name}")
-    monkeypatch.setenv(credentials.VARIABLE, f"{new},{old}")
-    assert credentials.reveal(url, "a") == "secret of a"
-    assert credentials.rotate(url) == 3
-    assert credentials.rotate(url) == 0
-    monkeypatch.setenv(credentials.VARIABLE, new)
-    assert [credentials.reveal(url, name) for name in ("a", "b", "c")] == ["secret of a", "secret of b", "secret of c"]
+        vault.store(url, name, "token", f"secret of {name}")
+    monkeypatch.setenv(vault.VARIABLE, f"{new},{old}")
+    assert vault.reveal(url, "a") == "secret of a"
+    assert vault.rotate(url) == 3
+    assert vault.rotate(url) == 0
+    monkeypatch.setenv(vault.VARIABLE, new)
+    assert [vault.reveal(url, name) for name in ("a", "b", "c")] == ["secret of a", "secret of b", "secret of c"]
 
 
 def test_a_rotation_that_was_killed_is_finished_by_the_next_one(url: str, monkeypatch: pytest.MonkeyPatch):
     for name in ("a", "b", "c"):
-        credentials.store(url, name, "token", name)
-    old = os.environ[credentials.VARIABLE]
-    monkeypatch.setenv(credentials.VARIABLE, f"{_key()},{old}")
+        vault.store(url, name, "token", name)
+    old = os.environ[vault.VARIABLE]
+    monkeypatch.setenv(vault.VARIABLE, f"{_key()},{old}")
     script = "from identity_pipeline.cli import main; import sys; sys.argv = ['x', 'credentials', 'rotate']; main()"
     killed = subprocess.run([sys.executable, "-c", script], env=os.environ | {"IDENTITY_FAILPOINT": "rotated:2"}, check=False)
     assert killed.returncode == -9
-    assert [credentials.reveal(url, name) for name in "abc"] == ["a", "b", "c"]
-    assert credentials.rotate(url) == 2
-    assert [credentials.reveal(url, name) for name in "abc"] == ["a", "b", "c"]
+    assert [vault.reveal(url, name) for name in "abc"] == ["a", "b", "c"]
+    assert vault.rotate(url) == 2
+    assert [vault.reveal(url, name) for name in "abc"] == ["a", "b", "c"]
 
 
 def test_without_its_key_a_credential_says_which_key_is_missing(url: str, monkeypatch: pytest.MonkeyPatch):
-    credentials.store(url, "hub", "token", CANARY)
+    vault.store(url, "hub", "token", CANARY)
     ((key_id,),) = _run(url, "select key_id from identity.credentials")
-    monkeypatch.setenv(credentials.VARIABLE, _key())
+    monkeypatch.setenv(vault.VARIABLE, _key())
     with pytest.raises(ConfigurationError, match=key_id):
-        credentials.reveal(url, "hub")
-    assert len(credentials.unreadable(url)) == 1
+        vault.reveal(url, "hub")
+    assert len(vault.unreadable(url)) == 1
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", base64.b64encode(b"short").decode(), "{key},", "{key},x"])
 def test_a_wrong_key_is_named_by_its_place_and_not_shown(url: str, monkeypatch: pytest.MonkeyPatch, wrong: str):
     wrong = wrong.format(key=_key())
-    monkeypatch.setenv(credentials.VARIABLE, wrong)
+    monkeypatch.setenv(vault.VARIABLE, wrong)
     with pytest.raises(ConfigurationError, match=r"key [12] is not the base64") as error:
-        credentials.keys()
+        vault.keys()
     assert wrong not in str(error.value)
 
 
 def test_without_a_key_a_file_is_made_that_only_its_owner_reads(identity_env: Path, database_url: str, caplog: pytest.LogCaptureFixture):
-    assert credentials.keys() == []
-    credentials.store(database_url, "hub", "token", CANARY)
+    assert vault.keys() == []
+    vault.store(database_url, "hub", "token", CANARY)
     file = identity_env / "encryption.key"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert str(file) in caplog.text
     assert file.read_text().strip() not in caplog.text
-    assert credentials.reveal(database_url, "hub") == CANARY
+    assert vault.reveal(database_url, "hub") == CANARY
     assert [path.name for path in identity_env.iterdir()] == ["encryption.key"]
 
 
 def test_a_key_file_that_others_may_read_is_refused(identity_env: Path, database_url: str):
-    credentials.store(database_url, "hub", "token", CANARY)
+    vault.store(database_url, "hub", "token", CANARY)
     (identity_env / "encryption.key").chmod(0o640)
     with pytest.raises(ConfigurationError, match="chmod 600"):
-        credentials.reveal(database_url, "hub")
+        vault.reveal(database_url, "hub")
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", "-a", "a" * 101, "a\n"])
 def test_a_name_that_is_not_one_is_refused(url: str, name: str):
     with pytest.raises(ConfigurationError, match="a name is"):
-        credentials.store(url, name, "token", CANARY)
+        vault.store(url, name, "token", CANARY)
 
 
 def test_a_credential_that_is_not_there_says_how_to_store_it(url: str):
     with pytest.raises(ConfigurationError, match="credentials set hub"):
-        credentials.reveal(url, "hub")
+        vault.reveal(url, "hub")
 
 
 def test_set_reads_standard_input_or_a_variable_and_never_shows_the_secret(url: str, monkeypatch: pytest.MonkeyPatch):
@@ -173,8 +173,8 @@ def test_set_reads_standard_input_or_a_variable_and_never_shows_the_secret(url: 
     ]
     assert [done.exit_code for done in shown] == [0, 0, 0, 0, 0, 1]
     assert CANARY not in "".join(done.output for done in shown)
-    assert credentials.reveal(url, "piped") == CANARY
-    assert credentials.reveal(url, "from_env") == f"{CANARY}-env"
+    assert vault.reveal(url, "piped") == CANARY
+    assert vault.reveal(url, "from_env") == f"{CANARY}-env"
     assert [(row["name"], row["kind"], row["version"]) for row in rows("credentials", "list")] == [
         ("from_env", "password", 1), ("piped", "token", 1),
     ]  # fmt: skip
@@ -187,13 +187,13 @@ def test_nothing_is_stored_from_an_empty_input_or_a_variable_that_is_not_set(url
 
 
 def test_delete_deletes(url: str):
-    credentials.store(url, "hub", "token", CANARY)
+    vault.store(url, "hub", "token", CANARY)
     assert run("credentials", "delete", "hub").exit_code == 0
     assert rows("credentials", "list") == []
 
 
 def test_key_ids_tell_nothing_of_the_key(url: str):
-    (key,) = credentials.keys()
+    (key,) = vault.keys()
     assert re.fullmatch(r"[0-9a-f]{16}", key.id)
     assert key.id not in key.value.hex()
     assert "value" not in repr(key)

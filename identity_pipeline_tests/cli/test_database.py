@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from identity_pipeline.store import embedded
+from identity_pipeline.embedded import server as embedded
 from identity_pipeline_tests.cli.workplace import rows, run
 
 

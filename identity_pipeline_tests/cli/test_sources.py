@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from identity_pipeline import connectors
+from identity_pipeline.credentials import vault
 from identity_pipeline.demo.hubspot_api import HubSpotAPI
-from identity_pipeline.store import credentials
 from identity_pipeline_tests.cli.conftest import TOKEN
 from identity_pipeline_tests.cli.workplace import declare, load, rows, run, table
 
@@ -101,7 +101,7 @@ def test_a_stored_credential_opens_the_source(hubspot: HubSpotAPI, sources: Path
     (sources / "portal.yaml").write_text(text.replace("{env: HUB_TOKEN}", "{credential: hub}"))
     missing = run("sources", "check", "portal")
     assert (missing.exit_code, "credentials set hub" in missing.stderr) == (1, True)
-    credentials.store(database_url, "hub", "token", TOKEN)
+    vault.store(database_url, "hub", "token", TOKEN)
     assert run("sources", "check", "portal").exit_code == 0
 
 

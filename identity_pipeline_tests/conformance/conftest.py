@@ -1,4 +1,4 @@
-"""Fixtures of the suite; each test of a promise runs once for each bench that has the traits it needs."""
+"""Fixtures of the suite; each test of a promise runs once for each harness that has the traits it needs."""
 
 import os
 import uuid
@@ -11,26 +11,26 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from identity_pipeline.core.window import Meter
+from identity_pipeline.core.window import ReadContext
 from identity_pipeline.store.landing import Landing
-from identity_pipeline_tests.conformance.bench import TRAITS, Bench, Tools, bench_classes
+from identity_pipeline_tests.conformance.harness import TRAITS, Harness, Tools, harness_classes
 from identity_pipeline_tests.conformance.loader import Loader
 from identity_pipeline_tests.conftest import _administer, _create, _named
 from identity_pipeline_tests.servers.files import Authority
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(*traits): run for the benches that have all these traits; `http` or `tcp` is a wire")
+    config.addinivalue_line("markers", "needs(*traits): run for the harnesses that have all these traits; `http` or `tcp` is a wire")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    chosen = any("bench_class" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
-    if chosen or "bench_class" not in metafunc.fixturenames:
+    chosen = any("harness_class" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if chosen or "harness_class" not in metafunc.fixturenames:
         return
     needed = {trait for mark in metafunc.definition.iter_markers("needs") for trait in mark.args}
     assert needed <= TRAITS.keys() | {"http", "tcp"}, f"{metafunc.function.__name__} needs what is no trait"
-    classes = {name: cls for name, cls in bench_classes().items() if all(map(cls.has, needed))}
-    metafunc.parametrize("bench_class", list(classes.values()), ids=list(classes), scope="session")
+    classes = {name: cls for name, cls in harness_classes().items() if all(map(cls.has, needed))}
+    metafunc.parametrize("harness_class", list(classes.values()), ids=list(classes), scope="session")
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +74,15 @@ def tools(postgres_url: str, authority: Authority, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def bench(bench_class: type[Bench], tools: Tools) -> Bench:
-    return bench_class(tools)
+def harness(harness_class: type[Harness], tools: Tools) -> Harness:
+    return harness_class(tools)
 
 
 @pytest.fixture
-def loader(bench: Bench, connection: psycopg.Connection, identity_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
-    """A source of the bench, never loaded. No wait takes any time."""
-    made = Loader(bench, connection, identity_database, Landing(str(tmp_path / "landing")))
-    monkeypatch.setattr(Meter, "__init__", partialmethod(Meter.__init__, sleep=made.naps.append))
+def loader(
+    harness: Harness, connection: psycopg.Connection, identity_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Loader:
+    """A source of the harness, never loaded. No wait takes any time."""
+    made = Loader(harness, connection, identity_database, Landing(str(tmp_path / "landing")))
+    monkeypatch.setattr(ReadContext, "__init__", partialmethod(ReadContext.__init__, sleep=made.naps.append))
     return made

@@ -1,6 +1,6 @@
-"""A loader: one source on a bench and the identity database, loaded as a run loads it.
+"""A loader: one source on a harness and the identity database, loaded as a run loads it.
 
-Every load through it is searched for the bench's secrets and contacts, whatever the test is about.
+Every load through it is searched for the harness's secrets and contacts, whatever the test is about.
 """
 
 import json
@@ -18,15 +18,15 @@ from psycopg.rows import dict_row
 
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core.errors import OperatorError, PipelineError
-from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.orchestration.ops import _seen, part_values, rules
-from identity_pipeline.orchestration.reading import Choices, Reading
+from identity_pipeline.orchestration.reading import Reading, RunOptions
 from identity_pipeline.orchestration.sources import Source
 from identity_pipeline.store import ledger
 from identity_pipeline.store.landing import Landing
 from identity_pipeline.store.ledger import Mark
 from identity_pipeline.store.merge import merge_part
-from identity_pipeline_tests.conformance.bench import PERSONAL, Bench, Contact
+from identity_pipeline_tests.conformance.harness import PERSONAL, Contact, Harness
 
 E = TypeVar("E", bound=PipelineError)
 Row = dict[str, Any]
@@ -52,11 +52,11 @@ class Loader:
     load before, which take no time. ``held`` are the contacts that the source shows.
     """
 
-    bench: Bench
+    harness: Harness
     database: psycopg.Connection
     url: str
     landing: Landing
-    name: str = field(default_factory=lambda: f"bench_{uuid4().hex[:12]}")
+    name: str = field(default_factory=lambda: f"source_{uuid4().hex[:12]}")
     declared: dict[str, Any] = field(default_factory=dict)
     naps: list[float] = field(default_factory=list)
     held: list[Contact] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Loader:
     def show(self, *contacts: Contact) -> None:
         """Let the source hold exactly these contacts."""
         self.held = list(contacts)
-        self.bench.show(self.held)
+        self.harness.show(self.held)
 
     def add(self, *contacts: Contact) -> None:
         """Let the source hold these contacts too; those of the same id are replaced."""
@@ -77,8 +77,10 @@ class Loader:
     @property
     def declaration(self) -> dict[str, Any]:
         """The source as it would stand in YAML."""
-        cursor = {"cursor_column": self.bench.cursor_column, "cursor_type": self.bench.cursor_type} if self.bench.cursor_column else {}
-        return {"name": self.name, "source_type": self.bench.source_type(), "config": self.bench.config, **cursor, **self.declared}
+        cursor = (
+            {"cursor_column": self.harness.cursor_column, "cursor_type": self.harness.cursor_type} if self.harness.cursor_column else {}
+        )
+        return {"name": self.name, "source_type": self.harness.source_type(), "config": self.harness.config, **cursor, **self.declared}
 
     def connector(self) -> Connector:
         """The connector as a run gets it: judged as declared, then with the values that ``{env: …}`` names."""
@@ -99,7 +101,7 @@ class Loader:
         root.setLevel(logging.DEBUG)
         root.addHandler(self.heard)
         try:
-            line = self._run(source, connector, Choices(**choices))
+            line = self._run(source, connector, RunOptions(**choices))
         except Exception as error:
             self.search(str(error), repr(error))
             raise
@@ -111,7 +113,7 @@ class Loader:
         assert line["records_read"] == sum(line[part] for part in parts), "the load does not balance"
         return line
 
-    def _run(self, source: Source, connector: Connector, choices: Choices) -> dict[str, Any]:
+    def _run(self, source: Source, connector: Connector, choices: RunOptions) -> dict[str, Any]:
         values = part_values(source, connector.cursor_reading())
         load, summary = Reading(
             source=source,
@@ -144,13 +146,13 @@ class Loader:
 
     def frames(self, window: Window | None = None) -> list[Any]:
         """What the connector yields for ``window``, by default for all."""
-        return list(self.connector().read(window or Window(meter=Meter(log=self.heard.lines.append))))
+        return list(self.connector().read(window or Window(context=ReadContext(log=self.heard.lines.append))))
 
     # what came of them
 
     def rows(self) -> dict[str, Row]:
         """The source's rows of ``identity.records``, by the suite's ids, with their place in the table (``xmin``, ``ctid``)."""
-        ours = {self.bench.external_id(c.id): c.id for c in self.held}
+        ours = {self.harness.external_id(c.id): c.id for c in self.held}
         statement = "select *, xmin::text, ctid::text from identity.records where source_name = %s order by external_id"
         with self.database.cursor(row_factory=dict_row) as cursor:
             found = cursor.execute(statement, (self.name,)).fetchall()
@@ -191,11 +193,11 @@ class Loader:
         told = [{k: v for k, v in row.items() if k not in {"raw", "external_id"}} for row in self.quarantined()]
         with self.database.cursor(row_factory=dict_row) as cursor:
             told += cursor.execute("select * from identity.loads where source_name = %s", (self.name,)).fetchall()
-        searched(self.bench, [*texts, *self.heard.lines, json.dumps(told, default=str)])
+        searched(self.harness, [*texts, *self.heard.lines, json.dumps(told, default=str)])
 
 
-def searched(bench: Bench, texts: Sequence[str], *, personal: bool = True) -> None:
-    """Fail if a secret of ``bench``, or a part of a contact, stands in one of ``texts``."""
+def searched(harness: Harness, texts: Sequence[str], *, personal: bool = True) -> None:
+    """Fail if a secret of ``harness``, or a part of a contact, stands in one of ``texts``."""
     for text in texts:
-        for hidden in (*bench.canaries, *(PERSONAL if personal else ())):
+        for hidden in (*harness.canaries, *(PERSONAL if personal else ())):
             assert hidden not in text, f"{hidden!r} is shown: …{text[max(0, text.find(hidden) - 80) : text.find(hidden)]}…"

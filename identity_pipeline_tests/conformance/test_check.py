@@ -2,7 +2,7 @@
 
 import pytest
 
-from identity_pipeline_tests.conformance.bench import contacts
+from identity_pipeline_tests.conformance.harness import contacts
 from identity_pipeline_tests.conformance.loader import Loader
 
 STEPS = ["reach", "authenticate", "permission", "sample"]
@@ -26,19 +26,19 @@ def test_every_step_passes_on_a_good_source(loader: Loader, number: int) -> None
 
 @pytest.mark.needs("credential")
 def test_it_stops_at_a_refused_credential(loader: Loader) -> None:
-    loader.bench.refuse_credential()
+    loader.harness.refuse_credential()
     assert checked(loader) == STEPS[:2]
 
 
 @pytest.mark.needs("permission")
 def test_it_stops_at_a_missing_permission(loader: Loader) -> None:
     loader.show(*contacts(5))
-    loader.bench.refuse_permission()
+    loader.harness.refuse_permission()
     assert checked(loader) == STEPS[:3]
 
 
 def test_it_stops_at_a_source_that_is_down(loader: Loader) -> None:
-    loader.bench.go_down()
+    loader.harness.go_down()
     assert checked(loader) == STEPS[:1]
 
 

@@ -21,7 +21,7 @@ from identity_pipeline.core.errors import (
     TruncatedBody,
     TryLater,
 )
-from identity_pipeline_tests.conformance.bench import LONG, Contact, contacts, minute
+from identity_pipeline_tests.conformance.harness import LONG, Contact, contacts, minute
 from identity_pipeline_tests.conformance.loader import Loader, searched
 from identity_pipeline_tests.servers import faults
 from identity_pipeline_tests.servers.faults import Exchange, Fault, status
@@ -72,7 +72,7 @@ def loaded(loader: Loader) -> None:
     """Three contacts are loaded; since then one changed and four are new, which takes two pages."""
     loader.show(*FIRST)
     loader.load()
-    loader.bench.shrink_pages()
+    loader.harness.shrink_pages()
     loader.add(*CHANGES)
 
 
@@ -87,16 +87,16 @@ def clean(loader: Loader) -> None:
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_fault_that_stays_ends_the_load_and_loses_nothing(loader: Loader, name: str) -> None:
     fault, kind, retryable = BROKEN[name]
-    bench = loader.bench
-    fault = bench.dialect.get(name, fault)
+    harness = loader.harness
+    fault = harness.dialect.get(name, fault)
     loaded(loader)
-    pages = (0, 1) if bench.has("pages") else (0,)
+    pages = (0, 1) if harness.has("pages") else (0,)
     for page in pages:
-        bench.faults.forget()
-        bench.faults.plan([None] * (bench.requests_before_pages + page) + [fault] * LONG)
+        harness.faults.forget()
+        harness.faults.plan([None] * (harness.requests_before_pages + page) + [fault] * LONG)
         error = loader.fail(kind)  # type: ignore[type-var]
         assert retryable in {None, error.retryable}
-    bench.faults.forget()
+    harness.faults.forget()
     clean(loader)
 
 
@@ -104,7 +104,7 @@ def test_a_fault_that_stays_ends_the_load_and_loses_nothing(loader: Loader, name
 @pytest.mark.parametrize("name", PASSING)
 def test_a_fault_that_passes_is_waited_out(loader: Loader, name: str) -> None:
     loader.show(*contacts(3))
-    loader.bench.faults.plan([None] * loader.bench.requests_before_pages + [loader.bench.dialect.get(name, PASSING[name])] * 2)
+    loader.harness.faults.plan([None] * loader.harness.requests_before_pages + [loader.harness.dialect.get(name, PASSING[name])] * 2)
     assert loader.load()["inserted"] == 3
     assert 0 < sum(loader.naps) < 300
 
@@ -112,19 +112,19 @@ def test_a_fault_that_passes_is_waited_out(loader: Loader, name: str) -> None:
 @pytest.mark.needs("http", "framed")
 def test_a_body_that_breaks_off_where_its_length_says_is_no_page(loader: Loader) -> None:
     loader.show(*contacts(3))
-    before = [None] * loader.bench.requests_before_pages
-    loader.bench.faults.plan([*before, faults.cut_json, faults.cut_json_unframed])
+    before = [None] * loader.harness.requests_before_pages
+    loader.harness.faults.plan([*before, faults.cut_json, faults.cut_json_unframed])
     assert loader.load()["inserted"] == 3
-    loader.bench.faults.plan([*before, *[faults.cut_json] * LONG])
+    loader.harness.faults.plan([*before, *[faults.cut_json] * LONG])
     loader.fail(TruncatedBody)
 
 
 @pytest.mark.needs("http", "pages")
 def test_a_full_refresh_that_breaks_off_deletes_nothing(loader: Loader) -> None:
-    loader.bench.shrink_pages()
+    loader.harness.shrink_pages()
     loader.show(*contacts(6))
     loader.load()
-    loader.bench.faults.plan([None] * (loader.bench.requests_before_pages + 1) + [status(503)] * LONG)
+    loader.harness.faults.plan([None] * (loader.harness.requests_before_pages + 1) + [status(503)] * LONG)
     loader.fail(SourceUnavailable, full_refresh=True)
     assert len(loader.live()) == 6
 
@@ -132,25 +132,25 @@ def test_a_full_refresh_that_breaks_off_deletes_nothing(loader: Loader) -> None:
 @pytest.mark.needs("http")
 def test_a_small_body_that_unpacks_to_a_large_one_is_given_up(loader: Loader) -> None:
     loader.show(*contacts(3))
-    loader.bench.faults.plan([bomb] * LONG)
+    loader.harness.faults.plan([bomb] * LONG)
     loader.fail(LimitExceeded)
 
 
 @pytest.mark.needs("http")
 def test_a_redirect_to_another_host_takes_no_secret_along(loader: Loader) -> None:
     loader.show(*contacts(3))
-    with FileServer(loader.bench.tools.authority) as other:
-        loader.bench.faults.plan([faults.redirect(f"{other.url}/elsewhere", code) for code in (301, 302, 303, 307, 308)])
+    with FileServer(loader.harness.tools.authority) as other:
+        loader.harness.faults.plan([faults.redirect(f"{other.url}/elsewhere", code) for code in (301, 302, 303, 307, 308)])
         for _ in range(5):
             loader.fail(OperatorError)
-        searched(loader.bench, [repr(request) for request in other.requests])
+        searched(loader.harness, [repr(request) for request in other.requests])
 
 
 @pytest.mark.needs("http", "pages")
 def test_a_page_that_comes_again_is_no_endless_load(loader: Loader) -> None:
-    loader.bench.shrink_pages()
+    loader.harness.shrink_pages()
     loader.show(*contacts(5))
-    loader.bench.faults.plan([None] * (loader.bench.requests_before_pages + 1) + [faults.same_again] * LONG)
+    loader.harness.faults.plan([None] * (loader.harness.requests_before_pages + 1) + [faults.same_again] * LONG)
     loader.fail(ContractBroken)
 
 
@@ -178,7 +178,7 @@ WAITS: dict[str, tuple[Callable[[], str], int]] = {
 def test_a_wish_to_wait_is_heeded_in_every_form(loader: Loader, form: str) -> None:
     wish, least = WAITS[form]
     loader.show(*contacts(3))
-    loader.bench.faults.plan([None] * loader.bench.requests_before_pages + [status(429, Retry_After=wish())])
+    loader.harness.faults.plan([None] * loader.harness.requests_before_pages + [status(429, Retry_After=wish())])
     line = loader.load()
     assert line["inserted"] == 3
     assert least <= max(loader.naps) <= least + 60
@@ -189,16 +189,16 @@ def test_a_wish_to_wait_is_heeded_in_every_form(loader: Loader, form: str) -> No
 @pytest.mark.parametrize("wish", ["315360000", "date"])
 def test_an_absurd_wish_to_wait_ends_the_load(loader: Loader, wish: str) -> None:
     loader.show(*contacts(3))
-    loader.bench.faults.plan([status(429, Retry_After=after(315_360_000) if wish == "date" else wish)] * LONG)
+    loader.harness.faults.plan([status(429, Retry_After=after(315_360_000) if wish == "date" else wish)] * LONG)
     assert loader.fail(RateLimited).retryable
     assert sum(loader.naps) < 60
-    assert len(loader.bench.faults.requests) < 5
+    assert len(loader.harness.faults.requests) < 5
 
 
 @pytest.mark.needs("http")
 def test_a_wish_to_wait_is_heeded_from_a_source_that_is_down_too(loader: Loader) -> None:
     loader.show(*contacts(3))
-    loader.bench.faults.plan([status(503, Retry_After="7")])
+    loader.harness.faults.plan([status(503, Retry_After="7")])
     assert loader.load()["inserted"] == 3
     assert 7 <= max(loader.naps) < 67
 
@@ -209,13 +209,13 @@ def test_a_wish_to_wait_is_heeded_from_a_source_that_is_down_too(loader: Loader)
 def test_a_source_that_is_down_is_unavailable(loader: Loader) -> None:
     loader.show(*FIRST)
     loader.load()
-    loader.bench.go_down()
+    loader.harness.go_down()
     assert loader.fail(SourceUnavailable).retryable
 
 
 @pytest.mark.needs("tcp")
 def test_a_connection_that_is_cut_ends_the_load_and_loses_nothing(loader: Loader) -> None:
-    relay = loader.bench.relay
+    relay = loader.harness.relay
     assert relay is not None
     loaded(loader)
     loader.add(*(c.but(note="x" * 40_000) for c in CHANGES))
@@ -230,9 +230,9 @@ def test_a_connection_that_is_cut_ends_the_load_and_loses_nothing(loader: Loader
 
 @pytest.mark.needs("tcp")
 def test_a_read_that_is_given_up_leaves_no_connection_open(loader: Loader) -> None:
-    relay = loader.bench.relay
+    relay = loader.harness.relay
     assert relay is not None
-    loader.bench.shrink_pages()
+    loader.harness.shrink_pages()
     loader.show(*(c.but(note="x" * 10_000) for c in contacts(100)))
     loader.load(limit=2)
     deadline = time.monotonic() + 5
@@ -248,7 +248,7 @@ def test_a_read_that_is_given_up_leaves_no_connection_open(loader: Loader) -> No
 def test_a_refused_credential_is_the_operators_to_mend(loader: Loader) -> None:
     loader.show(*FIRST)
     loader.load()
-    loader.bench.refuse_credential()
+    loader.harness.refuse_credential()
     assert not loader.fail(CredentialError).retryable
 
 
@@ -256,7 +256,7 @@ def test_a_refused_credential_is_the_operators_to_mend(loader: Loader) -> None:
 def test_a_missing_permission_is_the_operators_to_grant(loader: Loader) -> None:
     loader.show(*FIRST)
     loader.load()
-    loader.bench.refuse_permission()
+    loader.harness.refuse_permission()
     assert not loader.fail(PermissionDenied).retryable
 
 
@@ -264,7 +264,7 @@ def test_a_missing_permission_is_the_operators_to_grant(loader: Loader) -> None:
 @pytest.mark.parametrize("code", [400, 401, 403, 422, 429, 500])
 def test_what_a_refusal_quotes_is_not_passed_on(loader: Loader, code: int) -> None:
     person = FIRST[0]
-    said = f"{person.email} ({person.phone}) was refused with {' and '.join(loader.bench.canaries)}"
+    said = f"{person.email} ({person.phone}) was refused with {' and '.join(loader.harness.canaries)}"
     body = {"message": said, "error": said, "errors": [{"message": said, "detail": said}], "error_description": said, "detail": said}
-    loader.bench.faults.plan([status(code, body)] * LONG)
+    loader.harness.faults.plan([status(code, body)] * LONG)
     loader.fail()

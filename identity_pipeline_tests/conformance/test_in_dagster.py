@@ -18,7 +18,7 @@ from psycopg import sql
 from identity_pipeline.core.settings import PACKAGE
 from identity_pipeline.orchestration.assets import JOB, definitions, run_config
 from identity_pipeline.orchestration.ops import CHECKS, normalise_records
-from identity_pipeline_tests.conformance.bench import Bench, Tools, contacts
+from identity_pipeline_tests.conformance.harness import Harness, Tools, contacts
 from identity_pipeline_tests.conformance.loader import Heard, searched
 from identity_pipeline_tests.servers.files import Authority
 
@@ -33,9 +33,9 @@ RECORDS = {"identity.records", "identity.quarantine"}
 
 @dataclass(frozen=True)
 class Ran:
-    """One source of a bench after two runs that went well and one that could not."""
+    """One source of a harness after two runs that went well and one that could not."""
 
-    bench: Bench
+    harness: Harness
     name: str
     defs: dg.Definitions
     first: dg.ExecuteInProcessResult
@@ -53,7 +53,7 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(
-    bench_class: type[Bench],
+    harness_class: type[Harness],
     identity_database: str,
     postgres_url: str,
     authority: Authority,
@@ -70,10 +70,10 @@ def ran(
             "IDENTITY_ALLOW_PRIVATE_HOSTS": "127.0.0.1", "SSL_CERT_FILE": str(authority.bundle),
         }.items():  # fmt: skip
             patch.setenv(variable, value)
-        name = f"crm_{bench_class.source_type()}"
-        bench = bench_class(Tools(postgres_url, authority, patch, stack))
-        cursor = {"cursor_column": bench.cursor_column, "cursor_type": bench.cursor_type} if bench.cursor_column else {}
-        declared = {"name": name, "source_type": bench.source_type(), "config": bench.config, "owners": ["team:crm"], **cursor}
+        name = f"crm_{harness_class.source_type()}"
+        harness = harness_class(Tools(postgres_url, authority, patch, stack))
+        cursor = {"cursor_column": harness.cursor_column, "cursor_type": harness.cursor_type} if harness.cursor_column else {}
+        declared = {"name": name, "source_type": harness.source_type(), "config": harness.config, "owners": ["team:crm"], **cursor}
         (home / "sources.yaml").write_text(yaml.safe_dump({"sources": [declared]}))
         (home / "dagster.yaml").rename(home / "dagster.yml")  # not one of the sources
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(home), "dagster.yml"))
@@ -91,12 +91,12 @@ def ran(
                 raise_on_error=False,
             )
 
-        bench.show(contacts(5))
+        harness.show(contacts(5))
         first, second = run(), run(full_refresh=True)
-        (bench.refuse_credential if bench.has("credential") else bench.refuse_permission)()
+        (harness.refuse_credential if harness.has("credential") else harness.refuse_permission)()
         failed = run()
         texts = {str(path): path.read_bytes().decode("latin-1") for path in home.rglob("*") if path.is_file()}
-        yield Ran(bench, name, defs, first, second, failed, heard.lines, tables(identity_database), texts)
+        yield Ran(harness, name, defs, first, second, failed, heard.lines, tables(identity_database), texts)
 
 
 def tables(url: str) -> dict[str, str]:
@@ -128,10 +128,10 @@ def shown(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
 
 def test_its_asset_is_named_grouped_and_described(ran: Ran) -> None:
     spec = ran.asset.get_asset_spec(dg.AssetKey([ran.name]))
-    connector = ran.bench.connector()
+    connector = ran.harness.connector()
     assert spec.group_name == connector.group
     assert spec.kinds == {connector.vendor, "postgres"}
-    assert spec.tags["identity/source_type"] == ran.bench.source_type()
+    assert spec.tags["identity/source_type"] == ran.harness.source_type()
     assert list(spec.owners) == ["team:crm"]
     assert spec.description
     assert {"external_id", "email", "phone", "raw"} <= {c.name for c in spec.metadata["dagster/column_schema"].columns}
@@ -154,13 +154,13 @@ def test_its_steps_have_their_names_and_pools(ran: Ran) -> None:
 def test_a_run_publishes_the_balance_and_the_mark(ran: Ran) -> None:
     assert ran.first.success
     first, second = shown(ran.first), shown(ran.second)
-    has_cursor = ran.bench.has("cursor")
+    has_cursor = ran.harness.has("cursor")
     assert first.keys() - {"warnings"} == ALWAYS | (CURSOR if has_cursor else set())
     assert second.keys() - {"warnings"} == ALWAYS | (CURSOR | {"cursor_before"} if has_cursor else set())
     assert (first["records_read"], first["inserted"], first["dagster/row_count"]) == (5, 5, 5)
     assert (second["inserted"], second["updated"], second["deleted"], second["dagster/row_count"]) == (0, 0, 0, 5)
     if has_cursor:
-        assert (first["cursor_column"], first["cursor_type"]) == (ran.bench.cursor_column, ran.bench.cursor_type)
+        assert (first["cursor_column"], first["cursor_type"]) == (ran.harness.cursor_column, ran.harness.cursor_type)
         assert second["cursor_before"] == second["cursor_after"] == first["cursor_after"]
 
 
@@ -184,10 +184,10 @@ def test_a_refused_credential_fails_the_read_at_once_and_says_why(ran: Ran) -> N
 
 def test_no_secret_is_anywhere_in_the_instance(ran: Ran) -> None:
     assert {"dagster.event_logs", "dagster.runs", "dagster.snapshots", "identity.loads"} <= {t for t, text in ran.tables.items() if text}
-    searched(ran.bench, [*ran.tables.values(), *ran.files.values(), *ran.said], personal=False)
+    searched(ran.harness, [*ran.tables.values(), *ran.files.values(), *ran.said], personal=False)
 
 
 def test_nothing_of_a_person_is_outside_the_records(ran: Ran) -> None:
-    searched(ran.bench, [*(text for table, text in ran.tables.items() if table not in RECORDS), *ran.files.values(), *ran.said])
+    searched(ran.harness, [*(text for table, text in ran.tables.items() if table not in RECORDS), *ran.files.values(), *ran.said])
     assert "canary.person" in ran.tables["identity.records"]
     assert not [path for path in ran.files if Path(path).suffix == ".arrow"], "what was landed was not removed"

@@ -6,7 +6,7 @@ import pytest
 
 from identity_pipeline.core import cursor
 from identity_pipeline.core.text import SANITISED, TEXT
-from identity_pipeline_tests.conformance.bench import Contact, contacts, minute
+from identity_pipeline_tests.conformance.harness import Contact, contacts, minute
 from identity_pipeline_tests.conformance.loader import Loader
 
 FIVE = contacts(5)
@@ -14,11 +14,11 @@ IDS = {"1", "2", "3", "4", "5"}
 
 
 def mark_at(loader: Loader, number: float) -> str:
-    return cursor.canonical(loader.bench.cursor_type, loader.bench.cursor_text(minute(number)))
+    return cursor.canonical(loader.harness.cursor_type, loader.harness.cursor_text(minute(number)))
 
 
 def test_five_records_over_two_pages_are_read_once_each(loader: Loader) -> None:
-    loader.bench.shrink_pages()
+    loader.harness.shrink_pages()
     loader.show(*FIVE)
     line = loader.load()
     assert (line["records_read"], line["inserted"], line["duplicates"]) == (5, 5, 0)
@@ -28,7 +28,7 @@ def test_five_records_over_two_pages_are_read_once_each(loader: Loader) -> None:
 
 @pytest.mark.needs("cursor")
 def test_five_changes_over_two_pages_are_read_once_each(loader: Loader) -> None:
-    loader.bench.shrink_pages()
+    loader.harness.shrink_pages()
     loader.show(*FIVE)
     loader.load()
     loader.add(*(Contact(str(n), minute(n + 100)) for n in range(1, 6)), Contact("6", minute(106)))
@@ -38,7 +38,7 @@ def test_five_changes_over_two_pages_are_read_once_each(loader: Loader) -> None:
 
 
 def test_frames_are_bounded_and_hold_nothing_but_text(loader: Loader) -> None:
-    number = loader.bench.second_batch_at
+    number = loader.harness.second_batch_at
     loader.show(*contacts(number))
     frames = loader.frames()
     assert len(frames) >= 2, "so many records have to come in several frames"
@@ -65,13 +65,13 @@ def test_a_changed_value_under_the_same_cursor_value_is_loaded(loader: Loader) -
     loader.load()
     loader.add(FIVE[4].but(note="changed"))
     assert loader.load()["updated"] == 1
-    assert loader.rows()["5"]["raw"][loader.bench.note] == "changed"
+    assert loader.rows()["5"]["raw"][loader.harness.note] == "changed"
 
 
 @pytest.mark.needs("cursor")
 def test_a_record_that_comes_late_is_found_within_the_overlap(loader: Loader) -> None:
-    known = loader.bench.connector().cursor_columns
-    own = (known.get(loader.bench.cursor_column or "") or known["*"]).overlap
+    known = loader.harness.connector().cursor_columns
+    own = (known.get(loader.harness.cursor_column or "") or known["*"]).overlap
     if not own:
         loader.declared["cursor_overlap"] = own = 600
     loader.show(*FIVE, Contact("6", minute(1_000)))
@@ -104,7 +104,7 @@ def test_a_record_from_the_future_is_loaded_and_blinds_no_later_load(loader: Loa
     loader.add(Contact("7", minute(7)), Contact("6", ahead, note="changed"))
     loader.load()
     assert "7" in loader.live()
-    assert loader.rows()["6"]["raw"][loader.bench.note] == "changed"
+    assert loader.rows()["6"]["raw"][loader.harness.note] == "changed"
     assert loader.mark == mark_at(loader, 7)
 
 
@@ -146,11 +146,11 @@ def test_a_run_may_start_at_another_cursor_value(loader: Loader) -> None:
     loader.load()
     loader.show(*(c.but(note="changed") for c in FIVE))
     loader.load(cursor_after=mark_at(loader, 3))
-    assert {name for name, row in loader.rows().items() if row["raw"][loader.bench.note] == "changed"} == {"3", "4", "5"}
+    assert {name for name, row in loader.rows().items() if row["raw"][loader.harness.note] == "changed"} == {"3", "4", "5"}
 
 
 def test_a_limit_is_kept_and_leaves_the_mark(loader: Loader) -> None:
-    loader.bench.shrink_pages()
+    loader.harness.shrink_pages()
     loader.show(*FIVE)
     assert loader.load(limit=2)["records_read"] == 2
     assert loader.mark is None
@@ -164,7 +164,7 @@ def test_of_two_rows_with_one_id_the_newer_stays(loader: Loader) -> None:
     loader.show(Contact("1", minute(2), note="newer"), Contact("1", minute(1), note="older"), Contact("2", minute(1)))
     line = loader.load()
     assert (line["inserted"], line["duplicates"]) == (2, 1)
-    assert loader.rows()["1"]["raw"][loader.bench.note] == "newer"
+    assert loader.rows()["1"]["raw"][loader.harness.note] == "newer"
 
 
 # deletions and merges
@@ -194,15 +194,15 @@ def test_a_record_that_comes_back_is_live_again(loader: Loader) -> None:
 def test_a_merge_in_the_source_points_the_loser_at_the_survivor(loader: Loader) -> None:
     loader.show(*FIVE)
     loader.load()
-    loader.show(*FIVE[2:], Contact("6", minute(10), absorbed=(loader.bench.external_id("1"), loader.bench.external_id("2"))))
+    loader.show(*FIVE[2:], Contact("6", minute(10), absorbed=(loader.harness.external_id("1"), loader.harness.external_id("2"))))
     loader.load()
     into = {name: row["merged_into"] for name, row in loader.rows().items()}
-    six = loader.bench.external_id("6")
-    assert into == {loader.bench.external_id("1"): six, loader.bench.external_id("2"): six, "3": None, "4": None, "5": None, "6": None}
+    six = loader.harness.external_id("6")
+    assert into == {loader.harness.external_id("1"): six, loader.harness.external_id("2"): six, "3": None, "4": None, "5": None, "6": None}
 
 
 def test_a_full_refresh_notes_what_vanished(loader: Loader) -> None:
-    loader.bench.shrink_pages()
+    loader.harness.shrink_pages()
     loader.show(*FIVE)
     loader.load()
     loader.show(*FIVE[:4])
@@ -247,7 +247,7 @@ LINES = {"unix": "a\nb\n", "windows": "a\r\nb", "mac": "a\rb", "quoted": 'a"\n"b
 
 
 def notes(loader: Loader) -> dict[str, str]:
-    return {name: row["raw"][loader.bench.note] for name, row in loader.rows().items()}
+    return {name: row["raw"][loader.harness.note] for name, row in loader.rows().items()}
 
 
 def numbered(values: dict[str, str]) -> dict[str, str]:
@@ -268,7 +268,7 @@ def test_a_nul_becomes_a_visible_escape_and_the_record_is_marked(loader: Loader)
     loader.show(Contact("1", minute(1), note="a\x00b"), Contact("2", minute(1), note="ab"))
     loader.load()
     assert notes(loader) == {"1": "a\\u0000b", "2": "ab"}
-    assert loader.rows()["1"]["raw"][SANITISED] == loader.bench.note
+    assert loader.rows()["1"]["raw"][SANITISED] == loader.harness.note
 
 
 @pytest.mark.needs("surrogate")
@@ -276,7 +276,7 @@ def test_a_lone_surrogate_becomes_a_visible_escape_and_the_record_is_marked(load
     loader.show(Contact("1", minute(1), note="a\ud83db"), Contact("2", minute(1), note="ab"))
     loader.load()
     assert notes(loader) == {"1": "a\\ud83db", "2": "ab"}
-    assert loader.rows()["1"]["raw"][SANITISED] == loader.bench.note
+    assert loader.rows()["1"]["raw"][SANITISED] == loader.harness.note
 
 
 @pytest.mark.needs("megabyte")

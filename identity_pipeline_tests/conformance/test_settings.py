@@ -1,4 +1,4 @@
-"""What a connector's file says: its settings, its secrets, its docstring; and that every type has a connector and a bench."""
+"""What a connector's file says: its settings, its secrets, its docstring; and that every type has a connector and a harness."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ from identity_pipeline.connectors import SOURCE_TYPES, connectors
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.settings import PACKAGE
 from identity_pipeline.orchestration.sources import Source
-from identity_pipeline_tests.conformance.bench import TRAITS, Bench, bench_classes
+from identity_pipeline_tests.conformance.harness import TRAITS, Harness, harness_classes
 from identity_pipeline_tests.conformance.loader import Loader, searched
 
 SECRET = re.compile(
@@ -25,9 +25,9 @@ PUBLIC = re.compile(r"_url$|_id$|^public_")
 
 
 def test_every_connector_has_a_bench_and_every_bench_a_connector() -> None:
-    built, benches = set(connectors()), set(bench_classes())
-    assert built - benches == set(), "write conformance/benches/<source_type>.py for these connectors"
-    assert benches - built == set(), "these benches have no connector of their name"
+    built, harnesses = set(connectors()), set(harness_classes())
+    assert built - harnesses == set(), "write conformance/harnesses/<source_type>.py for these connectors"
+    assert harnesses - built == set(), "these harnesses have no connector of their name"
 
 
 def test_every_connector_is_one_of_the_source_types() -> None:
@@ -44,19 +44,19 @@ def test_the_table_of_source_types_in_the_readme_is_up_to_date() -> None:
 # each
 
 
-def source(bench_class: type[Bench], config: dict[str, Any], **declared: Any) -> Source:
-    return Source.model_validate({"name": "bench", "source_type": bench_class.source_type(), "config": config, **declared})
+def source(harness_class: type[Harness], config: dict[str, Any], **declared: Any) -> Source:
+    return Source.model_validate({"name": "harness", "source_type": harness_class.source_type(), "config": config, **declared})
 
 
-def test_a_bench_says_why_it_is_exempt(bench_class: type[Bench]) -> None:
-    assert bench_class.exempt.keys() <= TRAITS.keys()
-    assert all(len(why) > 10 for why in bench_class.exempt.values())
-    assert bench_class.wire in {"http", "tcp"}
-    assert (bench_class.cursor_column is None) == ("cursor" in bench_class.exempt)
+def test_a_bench_says_why_it_is_exempt(harness_class: type[Harness]) -> None:
+    assert harness_class.exempt.keys() <= TRAITS.keys()
+    assert all(len(why) > 10 for why in harness_class.exempt.values())
+    assert harness_class.wire in {"http", "tcp"}
+    assert (harness_class.cursor_column is None) == ("cursor" in harness_class.exempt)
 
 
-def test_a_connector_is_a_short_file_that_says_what_is_read(bench_class: type[Bench]) -> None:
-    module = sys.modules[bench_class.connector().__module__]
+def test_a_connector_is_a_short_file_that_says_what_is_read(harness_class: type[Harness]) -> None:
+    module = sys.modules[harness_class.connector().__module__]
     text = Path(str(module.__file__)).read_text("utf-8")
     assert len(text.splitlines()) <= 80
     first, second, *rest = (module.__doc__ or "").split("\n")
@@ -68,8 +68,8 @@ def test_a_connector_is_a_short_file_that_says_what_is_read(bench_class: type[Be
     assert re.search(r"(?i)left out|cursor", "\n".join(rest)), "the docstring says what is left out and which traps the cursor has"
 
 
-def test_a_connector_names_group_vendor_and_the_fields_of_its_cursors(bench_class: type[Bench]) -> None:
-    cls = bench_class.connector()
+def test_a_connector_names_group_vendor_and_the_fields_of_its_cursors(harness_class: type[Harness]) -> None:
+    cls = harness_class.connector()
     assert cls.group in {"sql", "files", "oauth", "api"}
     assert re.fullmatch(r"[a-z][a-z0-9_]*", cls.vendor)
     assert cls.field_map.external_id
@@ -80,9 +80,9 @@ def test_a_connector_names_group_vendor_and_the_fields_of_its_cursors(bench_clas
         assert column.overlap >= 0
 
 
-def test_every_setting_has_help_and_every_secret_is_marked(bench_class: type[Bench]) -> None:
-    form = bench_class.connector().form()
-    assert {field["name"] for field in form} == set(bench_class.connector().model_fields)
+def test_every_setting_has_help_and_every_secret_is_marked(harness_class: type[Harness]) -> None:
+    form = harness_class.connector().form()
+    assert {field["name"] for field in form} == set(harness_class.connector().model_fields)
     for field in form:
         assert len(field["help"]) > 10, field["name"]
         assert field["required"] or field["default"] is not None or field["secret"], field["name"]
@@ -90,64 +90,64 @@ def test_every_setting_has_help_and_every_secret_is_marked(bench_class: type[Ben
             assert field["secret"], f"{field['name']} has to be declared by secret()"
 
 
-def test_configs_of_earlier_releases_stay_valid(bench_class: type[Bench]) -> None:
-    assert bench_class.old_configs, "list what users write"
-    for config in bench_class.old_configs:
-        source(bench_class, dict(config)).resource()
+def test_configs_of_earlier_releases_stay_valid(harness_class: type[Harness]) -> None:
+    assert harness_class.old_configs, "list what users write"
+    for config in harness_class.old_configs:
+        source(harness_class, dict(config)).resource()
 
 
-def test_a_missing_setting_is_named(bench_class: type[Bench]) -> None:
-    required = [field["name"] for field in bench_class.connector().form() if field["required"]]
+def test_a_missing_setting_is_named(harness_class: type[Harness]) -> None:
+    required = [field["name"] for field in harness_class.connector().form() if field["required"]]
     assert required
     for name in required:
-        config = dict(bench_class.old_configs[0])
+        config = dict(harness_class.old_configs[0])
         for rest in ({k: v for k, v in config.items() if k != name}, {**config, name: None}):
             with pytest.raises(ConfigurationError, match=rf"config\.{name}: is missing"):
-                source(bench_class, rest).resource()
+                source(harness_class, rest).resource()
 
 
-def test_an_unknown_setting_is_named(bench_class: type[Bench]) -> None:
+def test_an_unknown_setting_is_named(harness_class: type[Harness]) -> None:
     with pytest.raises(ConfigurationError, match=r"config\.flavour: .* known are"):
-        source(bench_class, {**bench_class.old_configs[0], "flavour": "sweet"}).resource()
+        source(harness_class, {**harness_class.old_configs[0], "flavour": "sweet"}).resource()
 
 
-def test_a_setting_of_the_wrong_type_is_named_and_its_value_is_not(bench_class: type[Bench]) -> None:
-    for field in bench_class.connector().form():
+def test_a_setting_of_the_wrong_type_is_named_and_its_value_is_not(harness_class: type[Harness]) -> None:
+    for field in harness_class.connector().form():
         if field["secret"]:
             continue
         with pytest.raises(ConfigurationError, match=rf"config\.{field['name']}\b") as caught:
-            source(bench_class, {**bench_class.old_configs[0], field["name"]: {"canary": "value"}}).resource()
+            source(harness_class, {**harness_class.old_configs[0], field["name"]: {"canary": "value"}}).resource()
         assert "canary" not in str(caught.value)
 
 
-def test_a_secret_is_never_taken_literally(bench_class: type[Bench]) -> None:
-    for field in bench_class.connector().form():
+def test_a_secret_is_never_taken_literally(harness_class: type[Harness]) -> None:
+    for field in harness_class.connector().form():
         if field["secret"]:
             with pytest.raises(ConfigurationError, match=rf"config\.{field['name']}: is a secret") as caught:
-                source(bench_class, {**bench_class.old_configs[0], field["name"]: "canary-literal"}).resource()
+                source(harness_class, {**harness_class.old_configs[0], field["name"]: "canary-literal"}).resource()
             assert "canary-literal" not in str(caught.value)
 
 
-def test_a_cursor_that_cannot_be_is_refused(bench_class: type[Bench]) -> None:
-    columns = bench_class.connector().cursor_columns
-    config = dict(bench_class.old_configs[0])
+def test_a_cursor_that_cannot_be_is_refused(harness_class: type[Harness]) -> None:
+    columns = harness_class.connector().cursor_columns
+    config = dict(harness_class.old_configs[0])
     if "*" not in columns:
         with pytest.raises(ConfigurationError, match=r"cursor_column: .* cannot use 'shoe_size'"):
-            _ = source(bench_class, config, cursor_column="shoe_size", cursor_type="int").cursor
+            _ = source(harness_class, config, cursor_column="shoe_size", cursor_type="int").cursor
     for name, column in columns.items():
         kind = column.type
         wrong = {"int": "timestamp", "timestamp": "int", "text": "int"}.get(kind or "")
         if wrong:
             with pytest.raises(ConfigurationError, match="cursor_type: "):
-                _ = source(bench_class, config, cursor_column=name, cursor_type=wrong).cursor
+                _ = source(harness_class, config, cursor_column=name, cursor_type=wrong).cursor
         if kind is None:
             with pytest.raises(ConfigurationError, match="cursor_type: is missing"):
-                _ = source(bench_class, config, cursor_column="updated_at").cursor
+                _ = source(harness_class, config, cursor_column="updated_at").cursor
 
 
 def test_a_connector_shows_none_of_its_secrets(loader: Loader) -> None:
     connector = loader.connector()
-    searched(loader.bench, [repr(connector), str(connector), f"{connector}", repr([connector])])
-    assert loader.bench.canaries
-    for canary in loader.bench.canaries:
+    searched(loader.harness, [repr(connector), str(connector), f"{connector}", repr([connector])])
+    assert loader.harness.canaries
+    for canary in loader.harness.canaries:
         assert any(canary in secret for secret in connector.secrets()), "secrets() has to hold every secret, for the redactor"

@@ -17,15 +17,15 @@ from identity_pipeline.connectors.base import CheckStep, Connector, setting
 from identity_pipeline.core import cursor
 from identity_pipeline.core.errors import CredentialError, PipelineError, SourceUnavailable
 from identity_pipeline.core.text import TEXT, from_table, to_table
-from identity_pipeline.core.window import Meter, Window
-from identity_pipeline.orchestration.reading import Choices
+from identity_pipeline.core.window import ReadContext, Window
+from identity_pipeline.orchestration.reading import RunOptions
 from identity_pipeline.readers.rest import client, exchange
 from identity_pipeline.store import ledger, merge
 from identity_pipeline_tests.conformance import test_check as checking
 from identity_pipeline_tests.conformance import test_faults as failing
 from identity_pipeline_tests.conformance import test_reading as reading
 from identity_pipeline_tests.conformance import test_settings as settings
-from identity_pipeline_tests.conformance.bench import Bench, bench_classes
+from identity_pipeline_tests.conformance.harness import Harness, harness_classes
 from identity_pipeline_tests.conformance.loader import Loader
 
 Frames = Iterable[pd.DataFrame]
@@ -33,7 +33,7 @@ Bug = Callable[[Connector, Window, Callable[[Window], Frames]], Frames]
 """A read that is wrong: of this connector, for this window, made of the right read."""
 
 CAUGHT = (AssertionError, PipelineError, pytest.fail.Exception)
-BENCHES = bench_classes()
+HARNESSES = harness_classes()
 MARK_UNSEEN = ledger._mark_unseen
 NUMBERS = count()
 
@@ -51,7 +51,7 @@ def above(window: Window, frame: pd.DataFrame, seconds: float = 0) -> pd.DataFra
     """The records later than so many seconds after the lower bound."""
     if window.lower is None:
         return frame
-    lower = cursor.keys("timestamp", pa.array([cursor.take_off("timestamp", window.lower, -seconds)]))[0]
+    lower = cursor.keys("timestamp", pa.array([cursor.subtract_overlap("timestamp", window.lower, -seconds)]))[0]
     return kept(frame, pc.greater(keys(window, frame), lower))
 
 
@@ -102,13 +102,13 @@ def tells_its_secret(connector: Connector, window: Window, read: Callable[[Windo
 
 
 def logs_its_secret(connector: Connector, window: Window, read: Callable[[Window], Frames]) -> Frames:
-    window.meter.log(f"reading with {connector.secrets()[0]}")
+    window.context.log(f"reading with {connector.secrets()[0]}")
     return read(window)
 
 
 def warns_of_a_person(_: Connector, window: Window, read: Callable[[Window], Frames]) -> Iterator[pd.DataFrame]:
     for frame in read(window):
-        window.meter.warn(f"odd record: {frame.iloc[0].to_dict()}")
+        window.context.warn(f"odd record: {frame.iloc[0].to_dict()}")
         yield frame
 
 
@@ -144,7 +144,7 @@ READS: dict[str, tuple[str, Bug, Callable[..., None], dict[str, Any]]] = {
         reading.test_frames_are_bounded_and_hold_nothing_but_text, {},
     ),
     "lower bound rounded up": (
-        "postgres_identity", lambda _, w, read: read(replace(w, lower=w.lower and cursor.take_off("timestamp", w.lower, -0.000001))),
+        "postgres_identity", lambda _, w, read: read(replace(w, lower=w.lower and cursor.subtract_overlap("timestamp", w.lower, -0.000001))),
         reading.test_a_tie_at_the_mark_is_read_again, {"microseconds": 999_999},
     ),
     "values of their own type": (
@@ -157,7 +157,7 @@ READS: dict[str, tuple[str, Bug, Callable[..., None], dict[str, Any]]] = {
         "hubspot_contacts", remembers_what_it_saw(), reading.test_a_changed_value_under_the_same_cursor_value_is_loaded, {},
     ),
     "mark follows the future": (
-        "csv_url", lambda _, w, read: read(replace(w, meter=Meter())),
+        "csv_url", lambda _, w, read: read(replace(w, context=ReadContext())),
         reading.test_a_record_from_the_future_is_loaded_and_blinds_no_later_load, {},
     ),
     "deletions left out": ("hubspot_contacts", missing("archivedAt"), reading.test_a_deletion_that_the_source_tells_is_noted, {}),
@@ -194,16 +194,16 @@ READS: dict[str, tuple[str, Bug, Callable[..., None], dict[str, Any]]] = {
     ),
     "silence taken for emptiness": ("csv_url", ends_at_an_error, failing.test_a_source_that_is_down_is_unavailable, {}),
 }  # fmt: skip
-"""Bug → the bench it is planted in, the wrong read, and the promise that has to catch it."""
+"""Bug → the harness it is planted in, the wrong read, and the promise that has to catch it."""
 
 
 @pytest.mark.parametrize(
-    ("bench_class", "bug", "promise", "given"),
-    [pytest.param(BENCHES[kind], *rest, id=name) for name, (kind, *rest) in READS.items()],
+    ("harness_class", "bug", "promise", "given"),
+    [pytest.param(HARNESSES[kind], *rest, id=name) for name, (kind, *rest) in READS.items()],
 )
 def test_a_wrong_read_is_caught(loader: Loader, bug: Bug, promise: Callable[..., None], given: dict[str, Any], monkeypatch) -> None:
-    right = loader.bench.connector().read
-    monkeypatch.setattr(loader.bench.connector(), "read", lambda self, window: bug(self, window, lambda asked: right(self, asked)))
+    right = loader.harness.connector().read
+    monkeypatch.setattr(loader.harness.connector(), "read", lambda self, window: bug(self, window, lambda asked: right(self, asked)))
     with pytest.raises(CAUGHT):
         promise(loader, **given)
 
@@ -234,7 +234,7 @@ PARTS: dict[str, tuple[str, Any, str, Any, Callable[..., None], dict[str, Any]]]
         failing.test_what_a_refusal_quotes_is_not_passed_on, {"code": 422},
     ),
     "mark set back": ("csv_url", ledger.cursor, "higher_of", lambda _kind, _old, new: new, reading.test_the_mark_never_goes_back, {}),
-    "mark moved by a limit": ("csv_url", Choices, "partial", False, reading.test_a_limit_is_kept_and_leaves_the_mark, {}),
+    "mark moved by a limit": ("csv_url", RunOptions, "partial", False, reading.test_a_limit_is_kept_and_leaves_the_mark, {}),
     "everything written anew": (
         "hubspot_contacts", merge, "record_hashes", lambda records, _: pa.array([uuid4().hex for _ in range(len(records))]),
         reading.test_a_second_load_of_the_same_writes_nothing, {"full_refresh": False},
@@ -247,12 +247,12 @@ PARTS: dict[str, tuple[str, Any, str, Any, Callable[..., None], dict[str, Any]]]
         reading.test_a_full_refresh_of_a_source_that_lost_much_deletes_nothing, {"left": 1},
     ),
 }  # fmt: skip
-"""Bug → a bench, what is replaced by something wrong, and the promise that has to catch it."""
+"""Bug → a harness, what is replaced by something wrong, and the promise that has to catch it."""
 
 
 @pytest.mark.parametrize(
-    ("bench_class", "owner", "name", "wrong", "promise", "given"),
-    [pytest.param(BENCHES[kind], *rest, id=bug) for bug, (kind, *rest) in PARTS.items()],
+    ("harness_class", "owner", "name", "wrong", "promise", "given"),
+    [pytest.param(HARNESSES[kind], *rest, id=bug) for bug, (kind, *rest) in PARTS.items()],
 )
 def test_a_wrong_part_is_caught(loader: Loader, owner, name: str, wrong, promise: Callable[..., None], given, monkeypatch) -> None:
     monkeypatch.setattr(owner, name, wrong)
@@ -263,7 +263,7 @@ def test_a_wrong_part_is_caught(loader: Loader, owner, name: str, wrong, promise
 GOOD = [CheckStep(name, ok=True, message="everything is fine") for name in checking.STEPS]
 
 
-@pytest.mark.parametrize("bench_class", [BENCHES["hubspot_contacts"]])
+@pytest.mark.parametrize("harness_class", [HARNESSES["hubspot_contacts"]])
 @pytest.mark.parametrize(
     ("steps", "promise"),
     [
@@ -277,7 +277,7 @@ GOOD = [CheckStep(name, ok=True, message="everything is fine") for name in check
     ],
 )
 def test_a_wrong_connection_test_is_caught(loader: Loader, steps, promise: Callable[..., None], monkeypatch) -> None:
-    monkeypatch.setattr(loader.bench.connector(), "check", lambda _: iter(steps))
+    monkeypatch.setattr(loader.harness.connector(), "check", lambda _: iter(steps))
     with pytest.raises(CAUGHT):
         promise(loader)
 
@@ -296,7 +296,7 @@ class Unmarked(Connector):
 
 @pytest.mark.parametrize("connector", [Sloppy, Unmarked])
 def test_a_sloppy_form_is_caught(connector: type[Connector]) -> None:
-    class Sloppily(Bench):
+    class Sloppily(Harness):
         @classmethod
         def connector(cls) -> type[Connector]:
             return connector
@@ -305,15 +305,15 @@ def test_a_sloppy_form_is_caught(connector: type[Connector]) -> None:
         settings.test_every_setting_has_help_and_every_secret_is_marked(Sloppily)
 
 
-@pytest.mark.parametrize("bench_class", [BENCHES["postgres_identity"]])
+@pytest.mark.parametrize("harness_class", [HARNESSES["postgres_identity"]])
 def test_a_secret_in_a_repr_is_caught(loader: Loader, monkeypatch) -> None:
-    monkeypatch.setattr(loader.bench.connector(), "__repr__", lambda self: f"PostgresIdentity({self.connection_string!r})")
+    monkeypatch.setattr(loader.harness.connector(), "__repr__", lambda self: f"PostgresIdentity({self.connection_string!r})")
     with pytest.raises(AssertionError, match="is shown"):
         settings.test_a_connector_shows_none_of_its_secrets(loader)
 
 
 def test_a_connector_without_a_bench_and_a_bench_without_a_connector_are_caught(monkeypatch) -> None:
-    for name, all_of in (("connectors", settings.connectors), ("bench_classes", settings.bench_classes)):
+    for name, all_of in (("connectors", settings.connectors), ("harness_classes", settings.harness_classes)):
         with monkeypatch.context() as patch:
             but_one = dict(list(all_of().items())[1:])
             patch.setattr(settings, name, lambda found=but_one: found)
@@ -321,6 +321,6 @@ def test_a_connector_without_a_bench_and_a_bench_without_a_connector_are_caught(
                 settings.test_every_connector_has_a_bench_and_every_bench_a_connector()
 
 
-@pytest.mark.parametrize("bench_class", [BENCHES["csv_url"]])
+@pytest.mark.parametrize("harness_class", [HARNESSES["csv_url"]])
 def test_a_right_connector_is_not_caught(loader: Loader) -> None:
     reading.test_five_records_over_two_pages_are_read_once_each(loader)

@@ -13,7 +13,7 @@ from identity_pipeline.core.cursor import CursorFilter
 from identity_pipeline.core.errors import ConfigurationError, LimitExceeded, SourceRejected
 from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.text import cast_all_utf8, to_table
-from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.normalise import canonicalise
 from identity_pipeline.readers.headers import CUSTOMARY, spellings
 from identity_pipeline_tests.servers.files import Authority, FileServer
@@ -47,7 +47,7 @@ def load(source: CsvUrl, window: Window) -> tuple[pd.DataFrame, CursorFilter]:
 
 
 def window(**options: Any) -> Window:
-    return Window(meter=Meter(sleep=lambda _: None, log=lambda _: None), **options)
+    return Window(context=ReadContext(sleep=lambda _: None, log=lambda _: None), **options)
 
 
 CURSOR = {"cursor_column": "Geändert am", "cursor_type": "timestamp"}
@@ -59,8 +59,8 @@ def test_a_file_is_read_as_text_with_what_was_found_out_about_it(server: FileSer
     found, _ = load(CsvUrl(url=server.url + PATH), asked)
     assert found["Customer ID"].tolist() == ["007", "008", "009"]
     assert list(found.columns) == ["Customer ID", "E-Mail", "First Name", "Geändert am"]
-    assert "read as cp1252" in asked.meter.warnings[0]
-    assert asked.meter.bytes_read == len(BODY)
+    assert "read as cp1252" in asked.context.warnings[0]
+    assert asked.context.bytes_read == len(BODY)
 
 
 def test_the_cursor_is_read_by_its_format_in_its_time_zone(server: FileServer) -> None:
@@ -100,18 +100,18 @@ def test_an_unchanged_file_yields_nothing_and_keeps_its_version(server: FileServ
     source = CsvUrl(url=server.url + PATH + "?signature=SECRET")
     first = window()
     assert len(load(source, first)[0]) == 3
-    assert list(first.meter.files) == [server.url + PATH]
-    second = window(versions=first.meter.files)
+    assert list(first.context.files) == [server.url + PATH]
+    second = window(versions=first.context.files)
     assert load(source, second)[0].empty
-    assert (second.meter.bytes_read, second.meter.files) == (0, first.meter.files)
-    assert len(load(source, window(versions=first.meter.files, full_refresh=True))[0]) == 3
+    assert (second.context.bytes_read, second.context.files) == (0, first.context.files)
+    assert len(load(source, window(versions=first.context.files, full_refresh=True))[0]) == 3
 
 
 @pytest.mark.parametrize("change", [{"delimiter": ";"}, {"encoding": "latin-1"}, {"quote": "'"}, GERMAN])
 def test_an_unchanged_file_is_read_again_when_it_is_to_be_read_otherwise(server: FileServer, change: dict[str, str]) -> None:
     first = window()
     load(CsvUrl(url=server.url + PATH), first)
-    assert len(load(CsvUrl(url=server.url + PATH, **change), window(versions=first.meter.files))[0]) == 3
+    assert len(load(CsvUrl(url=server.url + PATH, **change), window(versions=first.context.files))[0]) == 3
 
 
 def test_a_read_that_was_given_up_leaves_no_version(server: FileServer) -> None:
@@ -119,7 +119,7 @@ def test_a_read_that_was_given_up_leaves_no_version(server: FileServer) -> None:
     asked = window()
     with pytest.raises(SourceRejected, match="line 4 opens a quote"):
         load(CsvUrl(url=server.url + PATH), asked)
-    assert asked.meter.files == {}
+    assert asked.context.files == {}
 
 
 def test_a_row_that_cannot_be_read_carries_its_reason(server: FileServer) -> None:

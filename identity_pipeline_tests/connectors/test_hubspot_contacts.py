@@ -9,7 +9,7 @@ import pytest
 from identity_pipeline.connectors.hubspot_contacts import HubSpotContacts
 from identity_pipeline.core.cursor import CursorFilter
 from identity_pipeline.core.errors import ContractBroken, PermissionDenied, RateLimited
-from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.hubspot_api import HubSpotAPI, contact, serve
 from identity_pipeline.demo.hubspot_contacts import demo_contacts
 from identity_pipeline_tests.servers.faults import FaultProxy, status
@@ -35,7 +35,7 @@ def hubspot() -> Iterator[HubSpotAPI]:
 def read(url: str, cursor_column: str | None = None, lower: str | None = None, **options) -> pd.DataFrame:
     """All batches of one load, cut at the window as a load does it."""
     kind = HubSpotContacts.cursor_columns[cursor_column].type if cursor_column else None
-    window = Window(cursor_column, kind, lower, meter=Meter(sleep=lambda _: None), **options)
+    window = Window(cursor_column, kind, lower, context=ReadContext(sleep=lambda _: None), **options)
     batches = HubSpotContacts(access_token=TOKEN, base_url=url).read(window)
     cut = CursorFilter(window)
     found = [cut.apply(batch) for batch in batches]
@@ -54,7 +54,7 @@ def test_a_bulk_edit_of_more_contacts_than_search_serves_is_read_to_the_end(hubs
 
 def test_contacts_that_leave_the_result_meanwhile_hide_no_other(hubspot):
     hubspot.contacts += [contact(i, MS) for i in range(1, 1001)]
-    window = Window("lastmodifieddate", "timestamp", MS, meter=Meter(sleep=lambda _: None))
+    window = Window("lastmodifieddate", "timestamp", MS, context=ReadContext(sleep=lambda _: None))
     ids: list[str] = []
     for page in HubSpotContacts(access_token=TOKEN, base_url=hubspot.url)._pages(window):
         ids += [record["id"] for record in page]
@@ -129,7 +129,7 @@ def test_a_merge_names_the_contacts_it_took_in(hubspot):
 
 def test_a_used_up_daily_limit_ends_at_once_and_a_second_is_waited_out(hubspot):
     naps: list[float] = []
-    window = Window(meter=Meter(sleep=naps.append))
+    window = Window(context=ReadContext(sleep=naps.append))
     with FaultProxy(hubspot.url) as proxy:
         connector = HubSpotContacts(access_token=TOKEN, base_url=proxy.url)
         proxy.plan([status(429, {"status": "error", "errorType": "RATE_LIMIT", "policyName": "SECONDLY", "message": "slow"})])
@@ -160,13 +160,13 @@ def test_the_connection_test_tells_a_wrong_token_from_a_missing_scope(token, sco
 
 def test_the_source_clock_bounds_the_mark(hubspot):
     hubspot.contacts += [contact(1, MS), contact(2, "2999-01-01T00:00:00.000Z")]
-    window = Window("lastmodifieddate", "timestamp", None, meter=Meter(sleep=lambda _: None))
+    window = Window("lastmodifieddate", "timestamp", None, context=ReadContext(sleep=lambda _: None))
     cut = CursorFilter(window)
     ids = [i for batch in HubSpotContacts(access_token=TOKEN, base_url=hubspot.url).read(window) for i in cut.apply(batch)["id"]]
     assert ids == ["1", "2"]
     assert cut.mark == "2026-04-13T08:00:00.123000Z"
-    assert window.meter.source_time is not None
-    assert window.meter.source_time <= datetime.now(UTC)
+    assert window.context.source_time is not None
+    assert window.context.source_time <= datetime.now(UTC)
 
 
 def test_no_more_is_asked_for_than_wanted(hubspot):

@@ -287,7 +287,7 @@ def test_the_overlap_finds_a_late_commit_that_the_role_could_not_see(contacts: C
         connector = contacts.connector(connection_string=dsn)
         first = load(connector, "updated_at", "timestamp")
         late.commit()
-        lower = cursor.take_off("timestamp", first.mark or "", connector.cursor_columns["*"].overlap)
+        lower = cursor.subtract_overlap("timestamp", first.mark or "", connector.cursor_columns["*"].overlap)
         assert load(connector, "updated_at", "timestamp", lower).ids == {"6", "7"}
         contacts.run("REVOKE SELECT ON contacts FROM plain")
 

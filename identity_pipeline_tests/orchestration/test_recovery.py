@@ -18,10 +18,11 @@ import pytest
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import TargetUnavailable
+from identity_pipeline.embedded import server as embedded
 from identity_pipeline.orchestration.health import close_dead_runs
 from identity_pipeline.orchestration.reading import Reading
 from identity_pipeline.orchestration.sources import load
-from identity_pipeline.store import embedded, ledger
+from identity_pipeline.store import ledger
 from identity_pipeline.store.landing import Landing
 from identity_pipeline.store.ledger import Load, Mark, ReadSummary
 from identity_pipeline.store.migrate import migrate

@@ -317,8 +317,8 @@ def test_a_text_with_a_secret_in_it_is_redacted_wherever_it_goes(world: World, m
     secret, password = world.customer_dsn, conninfo_to_dict(world.customer_dsn)["password"]
 
     def talkative(self: PostgresIdentity, window: Any) -> Any:
-        window.meter.warn(f"warned of {secret}")
-        window.meter.log(f"logged {secret} and {password}")
+        window.context.warn(f"warned of {secret}")
+        window.context.log(f"logged {secret} and {password}")
         yield from read(self, window)
         if errors:
             raise errors.pop(0)(f"failed with {secret} and {password}")

@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, example, given, settings
 from identity_pipeline.core.errors import ConfigurationError, LimitExceeded, PipelineError, SourceRejected
 from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.text import TEXT
-from identity_pipeline.core.window import Meter
+from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers import csv, encoding
 from identity_pipeline.readers.csv import EXTRA, Dialect, field_names, read_csv
 
 Record = dict[str, str | None]
 
 
-def read(data: bytes, charset: str | None = None, meter: Meter | None = None, **dialect: Any) -> list[Record]:
+def read(data: bytes, charset: str | None = None, context: ReadContext | None = None, **dialect: Any) -> list[Record]:
     records: list[Record] = []
-    for batch in read_csv(io.BytesIO(data), Dialect(**dialect), meter or Meter(), charset=charset):
+    for batch in read_csv(io.BytesIO(data), Dialect(**dialect), context or ReadContext(), charset=charset):
         assert all(dtype == TEXT for dtype in batch.dtypes)
         assert 0 < len(batch) <= csv.MAX_ROWS
         columns = [[None if value is csv.pd.NA else value for value in batch[name].tolist()] for name in batch.columns]
@@ -154,9 +154,9 @@ def test_an_open_quote_in_a_large_file_stops_the_read_with_its_line() -> None:
 
 
 def test_short_rows_are_counted_as_a_warning() -> None:
-    meter = Meter()
-    read(b"id,a\n1\n2,x\n", delimiter=",", meter=meter)
-    assert any("fewer cells" in warning for warning in meter.warnings)
+    context = ReadContext()
+    read(b"id,a\n1\n2,x\n", delimiter=",", context=context)
+    assert any("fewer cells" in warning for warning in context.warnings)
 
 
 @pytest.mark.parametrize(
@@ -234,20 +234,20 @@ def test_the_encoding_is_found_by_rule(written: str, options: dict[str, str], ch
 
 
 def test_bytes_that_are_no_utf_8_are_read_with_a_warning_that_names_the_place() -> None:
-    meter = Meter()
+    context = ReadContext()
     data = b"id,name\n1,Ann\n2,J\xfcrgen \x80\n"
-    assert read(data, meter=meter)[1] == {"id": "2", "name": "Jürgen €"}
-    assert "byte 17 (line 3), read as cp1252" in meter.warnings[0]
-    meter = Meter()
-    assert read(b"id,name\n1,a\x81\xfc\n", meter=meter) == [{"id": "1", "name": "a\x81ü"}]
-    assert "read as iso8859-1" in meter.warnings[0]
+    assert read(data, context=context)[1] == {"id": "2", "name": "Jürgen €"}
+    assert "byte 17 (line 3), read as cp1252" in context.warnings[0]
+    context = ReadContext()
+    assert read(b"id,name\n1,a\x81\xfc\n", context=context) == [{"id": "1", "name": "a\x81ü"}]
+    assert "read as iso8859-1" in context.warnings[0]
 
 
 def test_a_late_byte_that_is_no_utf_8_is_found_before_the_first_batch() -> None:
-    meter = Meter()
+    context = ReadContext()
     data = b"id,name\n" + b"".join(b"%d,Ann\n" % n for n in range(5_000)) + b"5000,J\xfcrgen\n"
-    assert read_in_pieces(data, 1_000, meter=meter)[-1] == {"id": "5000", "name": "Jürgen"}
-    assert "(line 5,002), read as cp1252" in meter.warnings[0]
+    assert read_in_pieces(data, 1_000, context=context)[-1] == {"id": "5000", "name": "Jürgen"}
+    assert "(line 5,002), read as cp1252" in context.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_an_error_shows_nothing_of_a_record() -> None:
 
 def test_batches_are_bounded_and_no_row_is_lost_between_them() -> None:
     data = b"id,a\n" + b"".join(b'%d,"x\ny"\n' % n if n % 1000 == 0 else b"%d,z\n" % n for n in range(300_000))
-    sizes = [len(batch) for batch in read_csv(io.BytesIO(data), Dialect(), Meter())]
+    sizes = [len(batch) for batch in read_csv(io.BytesIO(data), Dialect(), ReadContext())]
     assert max(sizes) <= 50_000
     assert sum(sizes) == 300_000
     assert [r["id"] for r in read_in_pieces(data[:20_000], 512)] == [r["id"] for r in read(data[:20_000])]

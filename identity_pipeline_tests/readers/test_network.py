@@ -253,7 +253,7 @@ def test_a_plain_address_passes_and_loses_its_fragment(monkeypatch: pytest.Monke
     ],
 )
 def test_an_address_is_shown_without_its_query_and_user(url: str, text: str) -> None:
-    assert network.shown(url) == text
+    assert network.display_url(url) == text
 
 
 def test_a_name_that_does_not_resolve_may_be_tried_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from identity_pipeline.core.errors import (
     SourceUnavailable,
     TruncatedBody,
 )
-from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers import rest
 from identity_pipeline_tests.servers import faults
 from identity_pipeline_tests.servers.faults import Fault, FaultProxy, status
@@ -67,8 +67,8 @@ def naps() -> list[float]:
 def client(server: FaultProxy | str, naps: list[float], **options: Any) -> rest.Client:
     url = server if isinstance(server, str) else server.url
     given: dict[str, Any] = {"auth": rest.BearerAuth(SECRET), "random": lambda: 1.0} | options
-    meter = given.pop("meter", None) or Meter(sleep=naps.append)
-    return rest.Client(url, meter=meter, **given)
+    context = given.pop("context", None) or ReadContext(sleep=naps.append)
+    return rest.Client(url, context=context, **given)
 
 
 def refusal(server: FaultProxy | str, naps: list[float], **options: Any) -> PipelineError:
@@ -118,7 +118,7 @@ def test_waits_double_up_to_a_minute_and_end_with_the_patience(proxy, naps):
     proxy.plan([status(503)] * 100)
     refusal(proxy, naps, attempts=100)
     assert naps == [2, 4, 8, 16, 32, 60, 60, 60]
-    assert sum(naps) <= rest.PATIENCE
+    assert sum(naps) <= rest.RETRY_BUDGET
 
 
 def test_jitter_may_shorten_a_wait_of_our_own_but_not_one_that_was_asked_for(proxy, naps):
@@ -154,16 +154,16 @@ def test_a_wait_beyond_the_patience_ends_at_once_and_says_how_long(proxy, naps, 
 
 def test_waits_are_logged_and_metered(proxy, naps):
     told: list[str] = []
-    meter = Meter(sleep=naps.append, log=told.append)
+    context = ReadContext(sleep=naps.append, log=told.append)
     proxy.plan([status(429, Retry_After="10")])
-    client(proxy, naps, meter=meter).send(rest.Request("/people"))
+    client(proxy, naps, context=context).send(rest.Request("/people"))
     assert told == ["waiting 10 s: 127.0.0.1 asks us to slow down"]
-    assert (meter.throttled_seconds, meter.requests) == (10, 2)
-    assert meter.bytes_read >= len(json.dumps(PAGE))
+    assert (context.throttled_seconds, context.requests) == (10, 2)
+    assert context.bytes_read >= len(json.dumps(PAGE))
 
 
 def test_the_vendor_can_say_that_waiting_is_useless(proxy, naps):
-    errors = rest.ErrorBody(("policy",), ("message",), {"DAILY": rest.Fault(advice="come back tomorrow", wait=rest.FOREVER)})
+    errors = rest.ErrorBody(("policy",), ("message",), {"DAILY": rest.Fault(advice="come back tomorrow", wait=rest.GIVE_UP)})
     proxy.plan([status(429, {"policy": "DAILY", "message": "used up"}, Retry_After="1")])
     found = refusal(proxy, naps, explain=errors)
     assert type(found) is RateLimited
@@ -326,7 +326,7 @@ def test_a_tls_handshake_that_drips_ends_at_the_deadline(naps):
 
 def test_stalls_use_up_the_patience_too(proxy, naps):
     proxy.plan([faults.drip()] * 9)
-    refusal(proxy, naps, deadline=0.2, patience=0.5, random=lambda: 0.0)
+    refusal(proxy, naps, deadline=0.2, retry_budget=0.5, random=lambda: 0.0)
     assert len(proxy.requests) == 3
 
 
@@ -364,19 +364,19 @@ def test_a_private_base_url_is_refused_before_anything_is_sent(naps):
 def test_the_clock_of_the_source_is_that_of_the_first_answer(proxy, naps):
     first = "HTTP/1.1 200 OK\r\nDate: Mon, 02 Mar 2026 10:00:00 GMT\r\nContent-Length: 2\r\n\r\n{}"
     proxy.plan([lambda exchange: exchange.raw(first.encode())])
-    meter = Meter(sleep=naps.append)
-    asked = client(proxy, naps, meter=meter)
+    context = ReadContext(sleep=naps.append)
+    asked = client(proxy, naps, context=context)
     asked.send(rest.Request("/people"))
     asked.send(rest.Request("/people"))
-    assert meter.source_time == datetime(2026, 3, 2, 10, tzinfo=UTC)
+    assert context.source_time == datetime(2026, 3, 2, 10, tzinfo=UTC)
 
 
 def test_an_answer_without_a_date_takes_our_clock(proxy, naps):
     proxy.plan([lambda exchange: exchange.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")])
-    meter = Meter(sleep=naps.append)
-    client(proxy, naps, meter=meter).send(rest.Request("/people"))
-    assert meter.source_time is not None
-    assert abs(meter.source_time - datetime.now(UTC)) < timedelta(seconds=5)
+    context = ReadContext(sleep=naps.append)
+    client(proxy, naps, context=context).send(rest.Request("/people"))
+    assert context.source_time is not None
+    assert abs(context.source_time - datetime.now(UTC)) < timedelta(seconds=5)
 
 
 def test_requests_keep_the_interval(proxy, naps):

@@ -21,7 +21,7 @@ from identity_pipeline.core.errors import (
     SourceUnavailable,
     TruncatedBody,
 )
-from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers import storage
 from identity_pipeline.readers.storage import direct, https_file
 from identity_pipeline_tests.servers import faults
@@ -56,44 +56,44 @@ def proxy(server: FileServer, authority: Authority, monkeypatch: pytest.MonkeyPa
             yield proxy
 
 
-def meter() -> Meter:
-    return Meter(sleep=lambda _: None, log=lambda _: None)
+def context() -> ReadContext:
+    return ReadContext(sleep=lambda _: None, log=lambda _: None)
 
 
 def fetch(url: str, window: Window | None = None, **options: Any) -> bytes | None:
     """The content, None if the file is left out as unchanged."""
-    found = [stored.file.read() for stored in https_file(url, window or Window(meter=meter()), **options)]
+    found = [stored.file.read() for stored in https_file(url, window or Window(context=context()), **options)]
     assert len(found) <= 1
     return found[0] if found else None
 
 
 def after(url: str, window: Window | None = None, **options: Any) -> dict[str, str]:
     """The versions that a load leaves behind."""
-    window = window or Window(meter=meter())
+    window = window or Window(context=context())
     fetch(url, window, **options)
-    return window.meter.files
+    return window.context.files
 
 
 def again(versions: dict[str, str], **options: Any) -> Window:
-    return Window(versions=versions, meter=meter(), **options)
+    return Window(versions=versions, context=context(), **options)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_file_arrives_as_it_is_however_it_is_sent(server: FileServer, framing: str, packed: bool) -> None:
     url = server.put("/f.csv", BODY, framing=framing, packed=packed)
-    window = Window(meter=meter())
+    window = Window(context=context())
     assert fetch(url, window) == BODY
-    assert window.meter.requests == 1
-    assert 0 < window.meter.bytes_read < len(BODY) + (1 if not packed else 0)
-    assert window.meter.warnings == []
-    assert abs((datetime.now(UTC) - (window.meter.source_time or datetime.min.replace(tzinfo=UTC))).total_seconds()) < 10
+    assert window.context.requests == 1
+    assert 0 < window.context.bytes_read < len(BODY) + (1 if not packed else 0)
+    assert window.context.warnings == []
+    assert abs((datetime.now(UTC) - (window.context.source_time or datetime.min.replace(tzinfo=UTC))).total_seconds()) < 10
 
 
 def test_a_file_of_unknown_length_is_read_with_a_warning(server: FileServer) -> None:
-    window = Window(meter=meter())
+    window = Window(context=context())
     assert fetch(server.put("/f.csv", BODY, framing="none"), window) == BODY
-    assert "length_not_verified" in window.meter.warnings[0]
+    assert "length_not_verified" in window.context.warnings[0]
 
 
 GZIPPED = gzip.compress(BODY)
@@ -144,10 +144,10 @@ def test_a_file_at_the_limit_is_read_and_one_byte_more_is_not(server: FileServer
 
 
 def test_a_length_above_the_limit_is_refused_before_the_body_is_read(server: FileServer) -> None:
-    window = Window(meter=meter())
+    window = Window(context=context())
     with pytest.raises(LimitExceeded):
         fetch(server.put("/f.csv", bytes(1_000_000)), window, max_bytes=999_999)
-    assert window.meter.bytes_read == 0
+    assert window.context.bytes_read == 0
 
 
 def bomb(megabytes: int) -> bytes:
@@ -175,8 +175,8 @@ def test_an_unchanged_file_is_not_sent_again(server: FileServer, how: dict[str, 
     versions = after(url)
     window = again(versions)
     assert fetch(url, window) is None
-    assert window.meter.bytes_read == 0
-    assert window.meter.files == versions
+    assert window.context.bytes_read == 0
+    assert window.context.files == versions
     server.put("/f.csv", BODY + b"50,Bob\n", **{name: value.replace("1", "2") for name, value in how.items()})
     assert fetch(url, again(versions)) == BODY + b"50,Bob\n"
 
@@ -186,7 +186,7 @@ def test_the_same_content_under_another_tag_is_unchanged(server: FileServer) -> 
     url = server.put("/f.csv", BODY, etag='"2"', packed=True)
     window = again(versions)
     assert fetch(url, window) is None
-    assert fetch(url, again(window.meter.files)) is None
+    assert fetch(url, again(window.context.files)) is None
     assert server.requests[-1][1]["If-None-Match"] == '"2"'
 
 
@@ -228,11 +228,11 @@ def test_another_query_is_not_asked_for_by_the_old_tag(server: FileServer) -> No
 
 
 def test_a_version_is_noted_only_when_the_file_was_read_to_the_end(server: FileServer) -> None:
-    window = Window(meter=meter())
+    window = Window(context=context())
     reading = https_file(server.put("/f.csv", BODY), window)
     next(reading)
     reading.close()
-    assert window.meter.files == {}
+    assert window.context.files == {}
 
 
 def test_neither_name_nor_version_holds_the_query(server: FileServer) -> None:
@@ -264,10 +264,10 @@ def test_a_name_that_is_not_this_file_is_refused(server: FileServer) -> None:
     ids=["500", "503", "429", "reset", "reset in body", "short body", "open chunks", "cut gzip"],
 )
 def test_a_passing_fault_is_passed_by(proxy: FaultProxy, fault: faults.Fault) -> None:
-    window = Window(meter=meter())
+    window = Window(context=context())
     proxy.plan([fault, fault])
     assert fetch(proxy.url + "/f.csv", window) == BODY
-    assert window.meter.requests == 3
+    assert window.context.requests == 3
 
 
 @pytest.mark.parametrize(
@@ -319,10 +319,10 @@ def test_a_refusal_is_told_at_once_with_advice(proxy: FaultProxy, status: int, e
 
 def test_the_wait_that_the_server_asks_for_is_kept(proxy: FaultProxy) -> None:
     waits: list[float] = []
-    window = Window(meter=Meter(sleep=waits.append, log=lambda _: None))
+    window = Window(context=ReadContext(sleep=waits.append, log=lambda _: None))
     fetch(proxy.plan([faults.status(503, Retry_After="7"), faults.status(429, Retry_After="11")]).url + "/f.csv", window)
     assert waits == [7, 11]
-    assert window.meter.throttled_seconds == 18
+    assert window.context.throttled_seconds == 18
     with pytest.raises(RateLimited, match="asks us to wait 86,400 s"):
         fetch(proxy.plan([faults.status(429, Retry_After="86400")]).url + "/f.csv")
 

@@ -9,16 +9,16 @@ out of each, and hands the pages to :func:`batches`.
 """
 
 from identity_pipeline.readers.rest.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth, TokenAuth
-from identity_pipeline.readers.rest.client import PATIENCE, Client
-from identity_pipeline.readers.rest.fault import FOREVER, ErrorBody, Fault
+from identity_pipeline.readers.rest.client import RETRY_BUDGET, Client
+from identity_pipeline.readers.rest.fault import GIVE_UP, ErrorBody, Fault
 from identity_pipeline.readers.rest.message import Answer, Request, chunks, lower_bound
 from identity_pipeline.readers.rest.paginator import CursorPaginator, KeysetPaginator, LinkPaginator, OffsetPaginator, Paginator
 from identity_pipeline.readers.rest.probe import steps
 from identity_pipeline.readers.rest.record import Pages, Record, batches, joined
 
 __all__ = [
-    "FOREVER",
-    "PATIENCE",
+    "GIVE_UP",
+    "RETRY_BUDGET",
     "Answer",
     "ApiKeyAuth",
     "Auth",

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from identity_pipeline.core.errors import ConfigurationError, ContractBroken, CredentialError, RateLimited, TryLater
-from identity_pipeline.core.window import Meter
+from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers import network
 from identity_pipeline.readers.deadline import bounded
 from identity_pipeline.readers.rest.auth import Auth
@@ -22,7 +22,7 @@ from identity_pipeline.readers.rest.fault import Fault, asked_wait, content_type
 from identity_pipeline.readers.rest.message import Answer, Request
 from identity_pipeline.readers.rest.paginator import Paginator
 
-PATIENCE = 300.0
+RETRY_BUDGET = 300.0
 """Seconds that failed exchanges and waits of one request may take together."""
 
 _REMEMBERED = 100_000
@@ -50,7 +50,7 @@ class Client:
     ``explain`` reads an answer, of status 200 too, and says in the vendor's words what is wrong with
     it; None leaves it to the status. ``interval`` is the least time between two requests. One answer may
     take ``deadline`` seconds and hold ``max_bytes`` unpacked. A request that fails for a passing
-    reason is sent up to ``attempts`` times; failed exchanges and waits take ``patience`` seconds at most.
+    reason is sent up to ``attempts`` times; failed exchanges and waits take ``retry_budget`` seconds at most.
 
     Raises:
         ConfigurationError: ``base_url`` is not an address we may ask.
@@ -58,11 +58,11 @@ class Client:
 
     base_url: str
     auth: Auth
-    meter: Meter
+    context: ReadContext
     explain: Callable[[Answer], Fault | None] = lambda _: None
     headers: Mapping[str, str] = field(default_factory=dict)
     interval: float = 0.0
-    patience: float = PATIENCE
+    retry_budget: float = RETRY_BUDGET
     attempts: int = 8
     deadline: float = 120.0
     max_bytes: int = 64 * 2**20
@@ -88,7 +88,7 @@ class Client:
             if len(seen) > _REMEMBERED:
                 del seen[next(iter(seen))]
             answer = self.send(following)
-            self.meter.pages += 1
+            self.context.pages += 1
             following = paginator.next(answer)
             yield answer
             if following is not None and _identity(following) in seen:
@@ -110,7 +110,7 @@ class Client:
         """
         url = self._url(request.path)
         headers = self.auth.headers()
-        renewed, left = False, self.patience
+        renewed, left = False, self.retry_budget
         for attempt in itertools.count(1):
             self._sleep(self._pace.wait())
             began = time.monotonic()
@@ -132,14 +132,14 @@ class Client:
             if attempt >= self.attempts or pause > left:
                 raise type(failed.error)(f"{failed.error} (asked {attempt} times)")
             left -= pause
-            self.meter.log(f"waiting {math.ceil(pause)} s: {urlsplit(url).hostname} {failed.why}")
+            self.context.log(f"waiting {math.ceil(pause)} s: {urlsplit(url).hostname} {failed.why}")
             self._sleep(pause)
         raise AssertionError  # pragma: no cover - the loop has no other end
 
     def _sleep(self, seconds: float) -> None:
         if seconds > 0:
-            self.meter.throttled_seconds += seconds
-            self.meter.sleep(seconds)
+            self.context.throttled_seconds += seconds
+            self.context.sleep(seconds)
 
     def _url(self, path: str) -> str:
         """The address of ``path``, always on the origin of the base URL."""
@@ -149,7 +149,9 @@ class Client:
         except (ConfigurationError, ValueError):
             inside = False
         if not inside:
-            raise ContractBroken(f"the address of the next page leads away from {network.shown(self.base_url)}: nothing was sent there")
+            raise ContractBroken(
+                f"the address of the next page leads away from {network.display_url(self.base_url)}: nothing was sent there"
+            )
         return url
 
     def _judged(self, request: Request, url: str, auth: Mapping[str, str]) -> Answer:
@@ -159,7 +161,7 @@ class Client:
             request,
             url,
             {**self.headers, **auth},
-            meter=self.meter,
+            context=self.context,
             deadline=self.deadline,
             max_bytes=self.max_bytes,
         )

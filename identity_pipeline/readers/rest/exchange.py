@@ -17,7 +17,7 @@ from identity_pipeline.core.errors import (
     TruncatedBody,
 )
 from identity_pipeline.core.text import parse_json
-from identity_pipeline.core.window import Meter
+from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers import network
 from identity_pipeline.readers.deadline import within
 from identity_pipeline.readers.rest.body import read_body
@@ -45,7 +45,7 @@ def exchange(
     url: str,
     headers: Mapping[str, str],
     *,
-    meter: Meter,
+    context: ReadContext,
     deadline: float,
     max_bytes: int,
 ) -> Answer:
@@ -57,16 +57,16 @@ def exchange(
         ContractBroken: it redirects without end, or a POST to a GET.
         LimitExceeded: the body is larger than ``max_bytes``.
     """
-    tried = f"{request.method} {network.shown(url)}"
+    tried = f"{request.method} {network.display_url(url)}"
 
     def count(wire_bytes: int) -> None:
-        meter.bytes_read += wire_bytes
+        context.bytes_read += wire_bytes
 
     for _ in range(network.MAX_REDIRECTS + 1):
-        meter.requests += 1
+        context.requests += 1
         try:
             with within(deadline), _sent(session, request, url, headers, deadline) as response:
-                meter.clock(http_date(response.headers.get("Date", "")) or datetime.now(UTC))
+                context.clock(http_date(response.headers.get("Date", "")) or datetime.now(UTC))
                 body = _parsed(response, tried, max_bytes, count)
         except (TimeoutError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise _broken(error, tried) from None
@@ -134,7 +134,7 @@ def _redirected(answer: Answer, url: str) -> str:
         inside = False
     if not inside:
         raise ConfigurationError(
-            f"{answer.tried} answered {answer.status} and leads to {network.shown(target)[:120]}: the credential is not "
+            f"{answer.tried} answered {answer.status} and leads to {network.display_url(target)[:120]}: the credential is not "
             "sent to another host; set base_url to where the API is, if that is it"
         )
     if answer.request.method == "POST" and answer.status not in {307, 308}:

@@ -18,7 +18,7 @@ from identity_pipeline.core.errors import (
 )
 from identity_pipeline.readers.rest.message import Answer
 
-FOREVER = math.inf
+GIVE_UP = math.inf
 """As a wait: waiting is useless."""
 
 _BUSY = frozenset({408, 423, 425, 477})
@@ -38,7 +38,7 @@ class Fault:
 
     ``code`` is the vendor's word for it, ``message`` its sentence, ``advice`` who does what next.
     ``error`` is the class of error where the status misleads. ``wait`` is how many seconds the
-    vendor asks us to wait where no Retry-After says it; or :data:`FOREVER`.
+    vendor asks us to wait where no Retry-After says it; or :data:`GIVE_UP`.
     """
 
     code: str = ""

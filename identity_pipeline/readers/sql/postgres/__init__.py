@@ -48,7 +48,7 @@ class PostgresTable:
                 column = table.column(window.cursor_column, "cursor_column")
                 cursor = cursor_of(column.name, column.shown, column.order, window.cursor_type, self.timezone)
                 now = cursor.mark_limit(now)
-            window.meter.clock(now)
+            window.context.clock(now)
             yield from stream.batches(server, table, cursor, window)
 
     def check(self) -> Iterator[tuple[str, bool, str]]:

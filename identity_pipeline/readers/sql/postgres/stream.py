@@ -16,7 +16,7 @@ from pyarrow import csv
 
 from identity_pipeline.core.errors import ContractBroken
 from identity_pipeline.core.text import from_table
-from identity_pipeline.core.window import Meter, Window
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers.sql.cursor import Cursor, Order
 from identity_pipeline.readers.sql.postgres.catalog import Column, Table
 from identity_pipeline.readers.sql.postgres.session import Session
@@ -70,15 +70,15 @@ def batches(session: Session, table: Table, cursor: Cursor | None, window: Windo
         )
     buffer, rows = bytearray(_HEAD), 0
     with session.cursor() as server, server.copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(statement)) as copy:
-        window.meter.requests += 1
+        window.context.requests += 1
         while row := copy.read():
             buffer += row
             rows += 1
             if rows == BATCH_ROWS or len(buffer) >= BATCH_BYTES:
-                yield _frame(buffer, names, window.meter)
+                yield _frame(buffer, names, window.context)
                 buffer, rows = bytearray(_HEAD), 0
     if rows:
-        yield _frame(buffer, names, window.meter)
+        yield _frame(buffer, names, window.context)
 
 
 def _select(table: Table, cursor: Cursor | None, window: Window) -> sql.Composed:
@@ -103,7 +103,7 @@ def _bound(cursor: Cursor, table: Table, lower: str) -> str:
     return lower
 
 
-def _frame(buffer: bytearray, names: list[str], meter: Meter) -> pd.DataFrame:
+def _frame(buffer: bytearray, names: list[str], context: ReadContext) -> pd.DataFrame:
     """The rows of ``buffer`` as text. In COPY's CSV an empty text is quoted, null is not."""
     try:
         table = csv.read_csv(
@@ -119,6 +119,6 @@ def _frame(buffer: bytearray, names: list[str], meter: Meter) -> pd.DataFrame:
         )
     except pa.ArrowInvalid:
         raise ContractBroken("COPY returned rows that are not CSV in UTF-8: is the database's encoding SQL_ASCII?") from None
-    meter.pages += 1
-    meter.bytes_read += len(buffer) - len(_HEAD)
+    context.pages += 1
+    context.bytes_read += len(buffer) - len(_HEAD)
     return from_table(table)

@@ -1,8 +1,8 @@
-"""A bench: one source type as it stands on this machine, and how contacts get into it.
+"""A harness: one source type as it stands on this machine, and how contacts get into it.
 
-To add one, write ``benches/<source_type>.py`` with one subclass of :class:`Bench`::
+To add one, write ``harnesses/<source_type>.py`` with one subclass of :class:`Harness`::
 
-    class MyContactsBench(Bench):
+    class MyContactsHarness(Harness):
         cursor_column = "updated"
         exempt: ClassVar = {"nul": "the API refuses U+0000"}
         old_configs: ClassVar = ({"token": {"env": "TOKEN"}},)
@@ -19,7 +19,7 @@ To add one, write ``benches/<source_type>.py`` with one subclass of :class:`Benc
             self.api.page_size = 3
 
 The server speaks the vendor's wire and is written from the published contract, not from the reader.
-A bench is new for each test. Everything else has a default that fits a JSON API.
+A harness is new for each test. Everything else has a default that fits a JSON API.
 """
 
 import importlib
@@ -35,7 +35,7 @@ import pytest
 from identity_pipeline.connectors import connector
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core.window import CursorType
-from identity_pipeline_tests.conformance import benches as _package
+from identity_pipeline_tests.conformance import harnesses as _package
 from identity_pipeline_tests.servers.faults import Fault, FaultProxy, status
 from identity_pipeline_tests.servers.files import Authority
 from identity_pipeline_tests.servers.relay import Relay
@@ -63,7 +63,7 @@ TRAITS = {
     "line_breaks": "a value may hold line breaks",
     "megabyte": "a value may hold a million characters",
 }
-"""What the suite takes for granted of a source type, unless its bench is ``exempt``."""
+"""What the suite takes for granted of a source type, unless its harness is ``exempt``."""
 
 _FIRST = (datetime.now(UTC) - timedelta(days=30)).replace(second=0, microsecond=0)
 LONG = 40
@@ -82,7 +82,7 @@ def instant(moment: datetime | None) -> str | None:
 
 @dataclass(frozen=True)
 class Contact:
-    """A contact as the suite speaks of it. A bench writes it in its source's way.
+    """A contact as the suite speaks of it. A harness writes it in its source's way.
 
     ``at`` is its cursor value, None if it has none. ``note`` is a free text that has to arrive as it
     is. ``deleted`` and ``absorbed`` (ids of those merged into it) are the source's own signals.
@@ -118,7 +118,7 @@ class Faults(FaultProxy):
 
 @dataclass(frozen=True)
 class Tools:
-    """What a bench may use: a PostgreSQL database of its own, a certificate authority that is trusted, patches."""
+    """What a harness may use: a PostgreSQL database of its own, a certificate authority that is trusted, patches."""
 
     postgres_url: str
     authority: Authority
@@ -126,8 +126,8 @@ class Tools:
     stack: ExitStack = field(default_factory=ExitStack)
 
 
-class Bench:
-    """Base of all benches. The class values say what the source is like, the methods play it."""
+class Harness:
+    """Base of all harnesses. The class values say what the source is like, the methods play it."""
 
     cursor_column: ClassVar[str | None]
     """Field that holds ``Contact.at``; None if no cursor is offered (then ``cursor`` is exempt)."""
@@ -197,9 +197,9 @@ class Bench:
 
     def env(self, name: str, value: str) -> dict[str, str]:
         """``{env: NAME}`` for a setting whose value is ``value``."""
-        self.environment[f"BENCH_{name}"] = value
-        self.tools.monkeypatch.setenv(f"BENCH_{name}", value)
-        return {"env": f"BENCH_{name}"}
+        self.environment[f"HARNESS_{name}"] = value
+        self.tools.monkeypatch.setenv(f"HARNESS_{name}", value)
+        return {"env": f"HARNESS_{name}"}
 
     def enter(self, context: AbstractContextManager[T]) -> T:
         """Enter a context until the end of the test."""
@@ -245,12 +245,12 @@ class Bench:
         return trait == cls.wire if trait in {"http", "tcp"} else trait not in cls.exempt
 
 
-def bench_classes() -> dict[str, type[Bench]]:
-    """Source type → bench, for all that are there."""
-    found: dict[str, type[Bench]] = {}
+def harness_classes() -> dict[str, type[Harness]]:
+    """Source type → harness, for all that are there."""
+    found: dict[str, type[Harness]] = {}
     for module in pkgutil.iter_modules(_package.__path__):
         held = importlib.import_module(f"{_package.__name__}.{module.name}")
-        classes = [v for v in vars(held).values() if isinstance(v, type) and issubclass(v, Bench) and v.__module__ == held.__name__]
-        assert len(classes) == 1, f"benches/{module.name}.py: expected one subclass of Bench, found {len(classes)}"
+        classes = [v for v in vars(held).values() if isinstance(v, type) and issubclass(v, Harness) and v.__module__ == held.__name__]
+        assert len(classes) == 1, f"harnesses/{module.name}.py: expected one subclass of Harness, found {len(classes)}"
         found[module.name] = classes[0]
     return found

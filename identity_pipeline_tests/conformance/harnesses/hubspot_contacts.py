@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from identity_pipeline.demo.hubspot_api import HubSpotAPI, contact, serve
-from identity_pipeline_tests.conformance.bench import Bench, Contact, instant
+from identity_pipeline_tests.conformance.harness import Contact, Harness, instant
 
 
-class HubSpotContactsBench(Bench):
+class HubSpotContactsHarness(Harness):
     """A portal with a private app."""
 
     cursor_column = "lastmodifieddate"

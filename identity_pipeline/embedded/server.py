@@ -31,7 +31,7 @@ import psycopg
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, TargetUnavailable
-from identity_pipeline.store import binaries
+from identity_pipeline.embedded import binaries
 
 USER = DATABASE = "identity"
 HOST = "127.0.0.1"

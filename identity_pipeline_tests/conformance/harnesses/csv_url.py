@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from identity_pipeline.readers import csv as reader
-from identity_pipeline_tests.conformance.bench import Bench, Contact, instant
+from identity_pipeline_tests.conformance.harness import Contact, Harness, instant
 from identity_pipeline_tests.servers.files import FileServer
 
 PATH = "/export/contacts.csv"
 
 
-class CsvUrlBench(Bench):
+class CsvUrlHarness(Harness):
     """One file at a signed address."""
 
     cursor_column = "updated_at"

@@ -2,7 +2,7 @@
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.store import embedded
+from identity_pipeline.embedded import server as embedded
 
 
 def database_url() -> str:

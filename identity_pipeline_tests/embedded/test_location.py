@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.store import embedded
-from identity_pipeline.store.location import database_url
+from identity_pipeline.embedded import server as embedded
+from identity_pipeline.embedded.location import database_url
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ from uuid import uuid4
 from psycopg.conninfo import conninfo_to_dict
 
 from identity_pipeline.readers.sql.postgres import stream
-from identity_pipeline_tests.conformance.bench import Bench, Contact
+from identity_pipeline_tests.conformance.harness import Contact, Harness
 from identity_pipeline_tests.postgres_source import customer
 
 _COLUMNS = "id, first_name, email, phone, note, updated_at, deleted_at"
 
 
-class PostgresIdentityBench(Bench):
+class PostgresIdentityHarness(Harness):
     """A table without any constraint, so that everything can be in it."""
 
     cursor_column = "updated_at"
@@ -39,7 +39,7 @@ class PostgresIdentityBench(Bench):
         self.source = self.enter(customer(self.tools.postgres_url))
         self.source.run("CREATE TABLE contacts (id text, first_name text, email text, phone text, note text,"
                         " updated_at timestamptz, deleted_at timestamptz)")  # fmt: skip
-        self.role, password = f"bench_{uuid4().hex[:8]}", self.canary("password")
+        self.role, password = f"source_{uuid4().hex[:8]}", self.canary("password")
         fields = conninfo_to_dict(self.enter(self.source.role(self.role, password)))
         self.source.run(f"GRANT SELECT ON contacts TO {self.role}")
         port = self.behind_relay(str(fields["host"]), int(fields["port"] or 5432))

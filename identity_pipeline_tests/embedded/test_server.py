@@ -20,7 +20,8 @@ import psycopg
 import pytest
 
 from identity_pipeline.core.errors import ConfigurationError, TargetUnavailable
-from identity_pipeline.store import binaries, embedded
+from identity_pipeline.embedded import binaries
+from identity_pipeline.embedded import server as embedded
 from identity_pipeline_tests import clusters
 
 NOBODY = 65534
@@ -85,7 +86,7 @@ def free_port() -> int:
 def starter(home: Path, port: int | None = None, then: str = "") -> subprocess.Popen[str]:
     """Another process, in a session of its own, that starts the server of ``home``."""
     script = (
-        "import sys, pathlib, time\nfrom identity_pipeline.store import embedded\n"
+        "import sys, pathlib, time\nfrom identity_pipeline.embedded import server as embedded\n"
         "say = lambda text: print(text, flush=True)\n"
         f"say(embedded.start(pathlib.Path(sys.argv[1]), port={port}, progress=say))\n{then}"
     )

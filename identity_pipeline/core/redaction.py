@@ -1,0 +1,35 @@
+"""The redactor: takes secrets out of everything that is shown, each from the moment it is known."""
+
+import re
+from urllib.parse import quote, unquote
+
+_PASSWORDS = (r"://[^:/@\s]*:([^@\s]+)@", r"(?i)password\s*=\s*'([^']+)'", r"(?i)password\s*=\s*([^'\s;&]+)")
+"""Where a password stands in a connection string."""
+_SHORTEST = 4
+"""A shorter text is a part of ordinary words."""
+
+
+class Redactor:
+    """The secrets of one load. What hands a secret out tells it here first."""
+
+    def __init__(self, *secrets: str) -> None:
+        self._secrets: set[str] = set()
+        for secret in secrets:
+            self.learn(secret)
+
+    def learn(self, secret: str) -> None:
+        """Redact this text from now on, also percent-encoded, and a password inside it by itself."""
+        inner = {found[1] for form in _PASSWORDS if (found := re.search(form, secret))}
+        for text in (secret, *inner):
+            self._secrets |= {text, unquote(text), quote(text, safe="")}
+
+    def redact(self, text: str) -> str:
+        """``text`` without the secrets and without control characters."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            if len(secret) >= _SHORTEST:
+                text = text.replace(secret, "***")
+        return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+    def __repr__(self) -> str:
+        """How many secrets, never which."""
+        return f"Redactor({len(self._secrets)} secrets)"

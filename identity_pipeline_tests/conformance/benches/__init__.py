@@ -1,1 +1,0 @@
-"""One bench for each source type, named as it."""

@@ -1,0 +1,1 @@
+"""One harness for each source type, named as it."""
