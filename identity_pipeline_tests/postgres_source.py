@@ -7,9 +7,51 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from identity_pipeline.connectors.postgres_identity import PostgresIdentity
-from identity_pipeline.core.cursor import CursorFilter
-from identity_pipeline.core.window import CursorType, ReadContext, Window
+from identity_pipeline.core.cursor import Cursor, CursorType, Reading
+from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
+from identity_pipeline.core.secret import StoredToken
+from identity_pipeline.core.window import ReadContext, Window
+from identity_pipeline.readers.sql.postgres import PostgresEngine
+from identity_pipeline.readers.sql.table import SqlTable
+
+HOSTILE_NAMES = (
+    "contacts; DROP TABLE canary",
+    "contacts; DROP TABLE canary --",
+    'contacts"; DROP TABLE canary; --',
+    '"contacts"; DROP TABLE canary; --"',
+    '"contacts""; DROP TABLE canary; --',
+    "contacts WHERE 1=1",
+    "contacts UNION SELECT * FROM canary",
+    "(DELETE FROM canary RETURNING 1)",
+    "contacts/**/,canary",
+    "contacts -- ",
+    "pg_sleep(10)",
+    "'contacts'",
+    "$$contacts$$",
+    'U&"cont\\0061cts"',
+    "contacts\x00",
+    "contacts\u202e",
+    "contacts\ud800",
+    "contacts\n",
+    "contacts') TO PROGRAM 'touch /tmp/owned' --",
+    "%s",
+    "{}",
+    "*",
+    "",
+    ".",
+    "public.",
+    ".contacts",
+    "a.b.c.d",
+    '""',
+    '"',
+    "c" * 64,
+    "pg_catalog.pg_authid",
+    "PG_CATALOG.pg_class",
+    '"information_schema"."tables"',
+    "pg_temp.contacts",
+    "pg_toast.x",
+)  # fmt: skip
+"""Names of tables or columns that would do more than name one."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +70,13 @@ class Customer:
         """The connection string, as ``key=value``, with other fields."""
         return make_conninfo(**conninfo_to_dict(self.url) | {"sslmode": "disable"} | fields)
 
-    def connector(self, table: str = "contacts", **settings) -> PostgresIdentity:
-        """The connector of one of the tables."""
-        return PostgresIdentity(**{"connection_string": self.dsn(), "table": table} | settings)
+    def table(self, name: str = "contacts", dsn: str | None = None, **settings) -> SqlTable:
+        """One of the tables, as the reader sees it."""
+        return SqlTable(PostgresEngine(StoredToken(lambda: dsn or self.dsn())), name, **settings)
 
-    def rows(self, table: str = "contacts", **settings) -> list[dict]:
-        """All records of a table, as the connector reads them."""
-        return [row for batch in self.connector(table, **settings).read(Window()) for row in batch.to_dict("records")]
+    def rows(self, name: str = "contacts", dsn: str | None = None, **settings) -> list[dict]:
+        """All records of a table."""
+        return [row for batch in self.table(name, dsn, **settings).read(Window()) for row in batch.to_pylist()]
 
     @contextmanager
     def role(self, name: str, password: str = "s3cret-of-the-role") -> Iterator[str]:
@@ -68,13 +110,13 @@ class Load:
         return {record["id"] for record in self.records}
 
 
-def load(connector: PostgresIdentity, column: str, cursor_type: CursorType, lower: str | None = None) -> Load:
-    """Load what ``connector`` has from ``lower`` on."""
-    window = Window(column, cursor_type, lower, context=ReadContext())
-    rows = CursorFilter(window, connector.cursor_reading())
-    with closing(connector.read(window)) as batches:
-        records = [record for batch in batches for record in rows.apply(batch).to_dict("records")]
-    return Load(records, rows.mark, rows.filtered, window.context)
+def load(table: SqlTable, column: str, cursor_type: CursorType, lower: str | None = None) -> Load:
+    """Load what ``table`` has from ``lower`` on."""
+    cursor = Cursor(column, cursor_type, Reading(table.timezone))
+    window, counts = Window(cursor, lower), CursorCounts()
+    with closing(table.read(window)) as batches:
+        records = [record for batch in batches for record in apply_cursor_filter(batch, window, counts).to_pylist()]
+    return Load(records, counts.mark(cursor), counts.filtered, window.context)
 
 
 @contextmanager

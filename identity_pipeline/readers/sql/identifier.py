@@ -8,7 +8,7 @@ exists works, and a name that does more than name a table does not exist.
 import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from identity_pipeline.core.errors import ConfigurationError
@@ -35,24 +35,31 @@ class Dialect:
     denied: re.Pattern[str]
 
     def readings(self, name: str, setting: str = "table") -> tuple[tuple[str, ...], ...]:
-        """The full names that ``name`` may mean: as the engine folds it, then as it is spelled.
+        """The full names that ``name`` may mean, the first that exists: as the engine folds it, as it is spelled, both in NFC.
+
+        A name in another Unicode form looks the same and may be another table, so its own bytes come first.
 
         Raises:
             ConfigurationError: it is not the name of one table; the message names ``setting``.
         """
-        parts = self._split(_plain(name, setting), setting)
+        name = _visible(name, setting)
+        forms = dict.fromkeys((name, unicodedata.normalize("NFC", name)))
+        readings = dict.fromkeys(reading for form in forms for reading in self._full_names(form, setting))
+        fitting = tuple(reading for reading in readings if all(len(part.encode()) <= self.max_bytes for part in reading))
+        if not fitting:
+            raise ConfigurationError(f"{setting}: a part of {name!r} is longer than the {self.max_bytes} bytes of any name")
+        if any(self.denied.search(reading[-2]) for reading in readings):
+            raise ConfigurationError(f"{setting}: {name!r} is in a schema of the system: only schemas with data are read")
+        return fitting
+
+    def _full_names(self, name: str, setting: str) -> Iterator[tuple[str, ...]]:
+        parts = self._split(name, setting)
         missing = len(self.parts) - len(parts)
         if not 0 <= missing <= len(self.default):
             raise ConfigurationError(f"{setting}: {name!r} has {len(parts)} parts: expected {'.'.join(self.parts)}")
         given = self.default[:missing]
-        folded = (*given, *(text if quoted else self.fold(text) for text, quoted in parts))
-        spelled = (*given, *(text for text, _ in parts))
-        for part in spelled:
-            if len(part.encode()) > self.max_bytes:
-                raise ConfigurationError(f"{setting}: a part of {name!r} is longer than the {self.max_bytes} bytes of any name")
-        if any(self.denied.search(reading[-2]) for reading in (folded, spelled)):
-            raise ConfigurationError(f"{setting}: {name!r} is in a schema of the system: only schemas with data are read")
-        return tuple(dict.fromkeys((folded, spelled)))
+        yield (*given, *(text if quoted else self.fold(text) for text, quoted in parts))
+        yield (*given, *(text for text, _ in parts))
 
     def quoted(self, parts: Iterable[str]) -> str:
         """A full name as a user can write it, every part in quotes. For messages, not for statements."""
@@ -78,13 +85,13 @@ class Dialect:
         )
 
 
-def _plain(name: str, setting: str) -> str:
-    """``name`` in NFC, without outer blanks.
+def _visible(name: str, setting: str) -> str:
+    """``name`` without outer blanks.
 
     Raises:
         ConfigurationError: it is empty or holds a character that nobody can see.
     """
-    name = unicodedata.normalize("NFC", name.strip(" "))
+    name = name.strip(" ")
     if not 0 < len(name) <= _LONGEST:
         raise ConfigurationError(f"{setting}: expected the name of a table, found {len(name)} characters")
     if unseen := [c for c in name if unicodedata.category(c)[0] == "C" or unicodedata.category(c) in {"Zl", "Zp"}]:

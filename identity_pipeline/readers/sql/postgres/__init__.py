@@ -1,113 +1,95 @@
-"""PostgreSQL: a table or view, its records and a test of the way to it.
+"""PostgreSQL as an engine of the SQL reader.
 
 Belongs here: what is PostgreSQL's own, one idea a module (address, session, catalog, stream). Does
-not belong here: settings, field maps and overlaps, which are the connector's.
+not belong here: what every database shares (``readers.sql``); settings, field maps and overlaps,
+which are the connector's.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar
 
-import pandas as pd
+import pyarrow as pa
 
-from identity_pipeline.core.cursor import check_timezone
-from identity_pipeline.core.errors import CredentialError, PipelineError
+from identity_pipeline.core.secret import TokenProvider
 from identity_pipeline.core.window import Window
-from identity_pipeline.readers.sql.cursor import cursor_of
+from identity_pipeline.readers.sql.catalog import Table
+from identity_pipeline.readers.sql.cursor import FollowedColumn
+from identity_pipeline.readers.sql.identifier import Dialect
 from identity_pipeline.readers.sql.postgres import catalog, stream
 from identity_pipeline.readers.sql.postgres.address import Address, parse
-from identity_pipeline.readers.sql.postgres.session import Session, read_only
+from identity_pipeline.readers.sql.postgres.session import Connection, read_only
 
 _ROLE = """
-    SELECT current_user AS name, rolsuper OR pg_has_role('pg_execute_server_program', 'MEMBER') AS mighty,
+    SELECT current_user AS name, rolsuper OR pg_has_role('pg_execute_server_program', 'MEMBER') AS may_run_programs,
            pg_has_role('pg_read_all_stats', 'USAGE') AS sees_writers
     FROM pg_roles WHERE rolname = current_user
 """
 
 
+def safe_postgres_identifier(name: str, setting: str = "table") -> str:
+    """The full name that PostgreSQL takes ``name`` for, every part in quotes: ``CRM.contacts`` is ``"crm"."contacts"``.
+
+    Raises:
+        ConfigurationError: it is not the name of one table or view; the message names ``setting``.
+    """
+    return catalog.DIALECT.quoted(catalog.DIALECT.readings(name, setting)[0])
+
+
 @dataclass(frozen=True)
-class PostgresTable:
-    """A table or view on a server. ``timezone`` is that of its timestamps without one."""
+class PostgresSession:
+    """A read-only transaction of a server."""
 
-    connection_string: str = field(repr=False)
-    table: str
-    columns: tuple[str, ...] = ()
-    timezone: str = "UTC"
+    address: Address
+    connection: Connection
+
+    def server(self) -> str:
+        """Address, version, and whether the wire is encrypted."""
+        wire = "over TLS" if self.connection.pgconn.ssl_in_use else "without TLS"
+        return f"{self.address} is PostgreSQL {self.connection.info.server_version // 10000}, {wire}"
+
+    def role(self) -> str:
+        """As whom we are signed in, and what that role should not be able to do, or should."""
+        role = self.connection.execute(_ROLE).fetchone() or {}
+        message = f"signed in as {role['name']}"
+        if role["may_run_programs"]:
+            return f"{message}, which may run programs and read files on the server: use a role that may only SELECT"
+        if not role["sees_writers"]:
+            return f"{message}; it does not see open transactions, so only the overlap covers late commits (GRANT pg_read_all_stats)"
+        return message
+
+    def table(self, name: tuple[str, ...]) -> Table | None:
+        """The table or view of exactly this schema and name."""
+        return catalog.find(self.connection, *name)
+
+    def tables(self, name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        """What the user may read, of the schema of ``name`` first."""
+        return catalog.neighbours(self.connection, name[0])
+
+    def clock(self) -> datetime:
+        """The server's time, behind open writes."""
+        return stream.clock(self.connection)
+
+    def stream(self, table: Table, followed: FollowedColumn | None, window: Window) -> Iterator[pa.Table]:
+        """The rows from the window's lower bound on."""
+        return stream.batches(self.connection, table, followed, window)
+
+
+@dataclass(frozen=True)
+class PostgresEngine:
+    """A PostgreSQL server. ``ca_certificate`` is the text of an authority that is not a public one (PEM)."""
+
+    connection_string: TokenProvider = field(repr=False)
     ca_certificate: str | None = field(default=None, repr=False)
+    dialect: ClassVar[Dialect] = catalog.DIALECT
 
-    def read(self, window: Window) -> Iterator[pd.DataFrame]:
-        """Yield the records that ``window`` asks for, in no order, as batches of text.
+    def open(self) -> AbstractContextManager[PostgresSession]:
+        """A session for as long as the context is open."""
+        return self._session(parse(self.connection_string.token(), self.ca_certificate))
 
-        Raises:
-            PipelineError: the read failed; nothing of it may be committed.
-        """
-        with read_only(self._address()) as server:
-            followed = (window.cursor_column,) if window.cursor_column and self.columns else ()
-            table = catalog.find(server, self.table, (*self.columns, *followed))
-            now, cursor = stream.clock(server), None
-            if window.cursor_column is not None and window.cursor_type is not None:
-                column = table.column(window.cursor_column, "cursor_column")
-                cursor = cursor_of(column.name, column.shown, column.order, window.cursor_type, self.timezone)
-                now = cursor.mark_limit(now)
-            window.context.clock(now)
-            yield from stream.batches(server, table, cursor, window)
-
-    def check(self) -> Iterator[tuple[str, bool, str]]:
-        """Yield the steps of a connection test: name, outcome, what was found or who does what."""
-        step = "reach"
-        try:
-            address = self._address()
-            with read_only(address) as server:
-                yield step, True, f"{address} is PostgreSQL {server.info.server_version // 10000}, {_wire(server)}"
-                yield "authenticate", True, _role(server)
-                step = "permission"
-                table = catalog.find(server, self.table, self.columns)
-                yield step, True, _permission(table)
-                step = "sample"
-                count = sum(map(len, stream.batches(server, table, None, Window(limit=20))))
-                yield step, True, _sample(table, count)
-        except CredentialError as error:
-            if step == "reach":
-                yield "reach", True, "the server answers"
-            yield "authenticate", False, str(error)
-        except PipelineError as error:
-            yield step, False, str(error)
-
-    def _address(self) -> Address:
-        """Where to connect; all settings are judged before anything is sent."""
-        check_timezone(self.timezone)
-        catalog.DIALECT.readings(self.table)
-        return parse(self.connection_string, self.ca_certificate)
-
-
-def _wire(server: Session) -> str:
-    return "over TLS" if server.pgconn.ssl_in_use else "without TLS"
-
-
-def _role(server: Session) -> str:
-    role = server.execute(_ROLE).fetchone() or {}
-    message = f"signed in as {role['name']}"
-    if role["mighty"]:
-        return f"{message}, which may run programs and read files on the server: use a role that may only SELECT"
-    if not role["sees_writers"]:
-        return f"{message}; it does not see open transactions, so only the overlap covers late commits (GRANT pg_read_all_stats)"
-    return message
-
-
-def _permission(table: catalog.Table) -> str:
-    message = f"may read {table}"
-    if table.rows_hidden:
-        message += ", but row-level security decides which rows"
-    if table.writable:
-        message += ", and may write it: SELECT is all that is needed"
-    return message
-
-
-def _sample(table: catalog.Table, count: int) -> str:
-    size = "" if table.estimate is None else f" of about {table.estimate}"
-    if len(table.key) == 1:
-        key = f"primary key {table.key[0]}"
-    elif table.key:
-        key = f"a primary key of {len(table.key)} columns: name a view that makes one of them"
-    else:
-        key = "no primary key: name a unique column under mapping, external_id"
-    return f"{count} rows{size}, {len(table.columns)} columns, {key}"
+    @contextmanager
+    def _session(self, address: Address) -> Iterator[PostgresSession]:
+        with read_only(address) as connection:
+            yield PostgresSession(address, connection)

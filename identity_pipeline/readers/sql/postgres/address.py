@@ -21,11 +21,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.readers import network
+from identity_pipeline.readers.http import guard
 
 ALLOWED = ("host", "port", "dbname", "user", "password", "sslmode", "connect_timeout", "application_name", "target_session_attrs")
 WEAK = ("disable", "allow", "prefer", "require", "verify-ca")
-_MEND = {
+_FIXES = {
     "hostaddr": "give the address as host",
     "sslrootcert": "put the certificate's text into ca_certificate",
     "service": "write its fields into the connection string",
@@ -79,7 +79,7 @@ class Address:
             ConfigurationError: a host may not be connected to, or not without TLS.
             SourceUnavailable: a host does not resolve.
         """
-        pinned = [network.resolve(host, port) for host, port in zip(self.hosts, self.ports, strict=True)]
+        pinned = [guard.resolve(host, port) for host, port in zip(self.hosts, self.ports, strict=True)]
         sslmode = self._sslmode(pinned)
         with TemporaryDirectory(prefix="identity-postgres-") as folder:
             authority = Path(folder, "ca.pem")
@@ -112,11 +112,11 @@ class Address:
         if self.sslmode not in WEAK:
             return "verify-full"
         # both may be listed: the name, or the network its address is in
-        if all(network.is_listed(h) or network.is_listed(a) for h, a in zip(self.hosts, pinned, strict=True)):
+        if all(guard.is_listed(h) or guard.is_listed(a) for h, a in zip(self.hosts, pinned, strict=True)):
             return self.sslmode
         if self.sslmode == "disable":
             raise ConfigurationError(
-                f"connection_string: sslmode=disable would send the password to {self} in clear: leave sslmode out "
+                f"connection_string: sslmode=disable would send the password to {self} unencrypted: leave sslmode out "
                 "(unencrypted connections are for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS)"
             )
         return "verify-full"
@@ -138,8 +138,8 @@ def parse(connection_string: str, ca_certificate: str | None = None) -> Address:
         ) from None
     for key in fields:
         if key not in ALLOWED:
-            mend = _MEND.get(key, "remove it")
-            raise ConfigurationError(f"connection_string: {key} is not allowed: {mend}; allowed are {', '.join(ALLOWED)}")
+            fix = _FIXES.get(key, "remove it")
+            raise ConfigurationError(f"connection_string: {key} is not allowed: {fix}; allowed are {', '.join(ALLOWED)}")
     texts = {key: str(value) for key, value in fields.items() if value not in (None, "")}
     for key in ("host", "dbname", "user"):
         if key not in texts:
@@ -152,7 +152,7 @@ def parse(connection_string: str, ca_certificate: str | None = None) -> Address:
         raise ConfigurationError("ca_certificate: expected the text of a certificate, from -----BEGIN CERTIFICATE----- on")
     seconds = texts.get("connect_timeout", "10")
     return Address(
-        hosts=tuple(network.check_host(host, "connection_string") for host in hosts),
+        hosts=tuple(guard.check_host(host, "connection_string") for host in hosts),
         ports=ports,
         dbname=texts["dbname"],
         user=texts["user"],

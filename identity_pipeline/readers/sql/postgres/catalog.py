@@ -1,13 +1,14 @@
-"""What the server's catalog says of a table: its own spelling, columns, types, key, permissions."""
+"""PostgreSQL's names, and what its catalog says of a table."""
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from typing import Any
 
-from identity_pipeline.core.errors import ConfigurationError, PermissionDenied, SourceRejected
-from identity_pipeline.readers.sql.cursor import Order
-from identity_pipeline.readers.sql.identifier import Dialect, close_names
-from identity_pipeline.readers.sql.postgres.session import Session
+from identity_pipeline.core.errors import PermissionDenied
+from identity_pipeline.readers.sql.catalog import Column, Table
+from identity_pipeline.readers.sql.cursor import CursorKind
+from identity_pipeline.readers.sql.identifier import Dialect
+from identity_pipeline.readers.sql.postgres.session import Connection
 
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
@@ -15,7 +16,7 @@ DIALECT = Dialect(
     parts=("schema", "table"),
     default=("public",),
     quote='"',
-    unquoted=re.compile(r"[^\W\d][\w$]*"),
+    unquoted=re.compile(r"[^\W\d][\w$\u0300-\u036f\u3099\u309a]*"),  # with the accents of decomposed letters, kana included
     fold=lambda text: text.translate(_ASCII_LOWER),  # in UTF-8 the server folds no other letters
     max_bytes=63,
     denied=re.compile(r"(?i)^(pg_|information_schema$)"),
@@ -37,15 +38,16 @@ _NEIGHBOURS = """
     ORDER BY n.nspname = %s DESC, n.nspname, c.relname LIMIT 1000
 """
 _COLUMNS = """
-    WITH RECURSIVE base(number, name, shown, type, modifier) AS (
+    WITH RECURSIVE base(number, name, declared_type, type, modifier) AS (
         SELECT attnum, attname, format_type(atttypid, atttypmod), atttypid, atttypmod
         FROM pg_attribute WHERE attrelid = %(table)s AND attnum > 0 AND NOT attisdropped
         UNION ALL
-        SELECT number, name, shown, t.typbasetype, greatest(modifier, t.typtypmod)
+        SELECT number, name, declared_type, t.typbasetype, greatest(modifier, t.typtypmod)
         FROM base JOIN pg_type t ON t.oid = base.type WHERE t.typtype = 'd'
     )
-    SELECT base.name, shown, typcategory AS category, modifier,
-           CASE WHEN typnamespace = 'pg_catalog'::regnamespace THEN typname::text ELSE '' END AS type,
+    SELECT base.name, declared_type, typcategory AS category, modifier,
+           CASE WHEN typcategory = 'A' THEN 'array' WHEN typcategory = 'C' THEN 'composite'
+                WHEN typnamespace = 'pg_catalog'::regnamespace THEN typname::text ELSE '' END AS base_type,
            has_column_privilege(%(table)s, number::int2, 'SELECT') AS readable,
            coalesce(number = ANY (i.indkey::int2[]), false) AS in_key
     FROM base JOIN pg_type t ON t.oid = base.type
@@ -53,100 +55,46 @@ _COLUMNS = """
     WHERE t.typtype <> 'd'
     ORDER BY number
 """
-_ORDERS: dict[str, Order] = {
+_KINDS: dict[str, CursorKind] = {
     "int2": "int", "int4": "int", "int8": "int", "timestamptz": "instant", "timestamp": "local", "date": "date",
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column: its name and type as the catalog spells them, ``type`` the built-in type under any domain."""
-
-    name: str
-    shown: str
-    type: str
-    category: str
-    modifier: int
-    readable: bool
-    in_key: bool
-
-    @property
-    def order(self) -> Order | None:
-        """How the column orders as a cursor, None if it is none."""
-        if self.type == "numeric":
-            without_fraction = self.modifier >= 4 and (self.modifier - 4) & 0x7FF == 0
-            return "int" if without_fraction else None
-        return "text" if self.category == "S" else _ORDERS.get(self.type)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table or view that is there and may be read, and those of its columns that were asked for."""
-
-    schema: str
-    name: str
-    columns: tuple[Column, ...]
-    estimate: int | None
-    writable: bool
-    rows_hidden: bool
-
-    def __str__(self) -> str:
-        return DIALECT.quoted((self.schema, self.name))
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """The columns of the primary key that were asked for."""
-        return tuple(column.name for column in self.columns if column.in_key)
-
-    def column(self, name: str, setting: str) -> Column:
-        """The column of exactly this name.
-
-        Raises:
-            ConfigurationError: there is none; the message names ``setting``.
-        """
-        for column in self.columns:
-            if column.name == name:
-                return column
-        close = close_names(name, (column.name for column in self.columns))
-        raise ConfigurationError(f"{setting}: {self} has no column {name!r}; {close}")
-
-
-def find(session: Session, name: str, wanted: tuple[str, ...] = ()) -> Table:
-    """The table that a user named, with the columns ``wanted``, or all.
+def find(connection: Connection, schema: str, name: str) -> Table | None:
+    """The table or view of exactly this name, with all its columns; None if there is none.
 
     Raises:
-        ConfigurationError: the name is refused by the identifier guard, or a column is not there.
-        SourceRejected: there is no such table.
-        PermissionDenied: it or one of the columns may not be read.
+        PermissionDenied: its schema may not be used.
     """
-    found = _look_up(session, name)
-    rows = session.execute(_COLUMNS, {"table": found.pop("oid")}).fetchall()
-    usable, estimate = found.pop("usable"), found.pop("estimate")
+    row = connection.execute(_TABLE, (schema, name)).fetchone()
+    if row is None:
+        return None
+    columns = connection.execute(_COLUMNS, {"table": row["oid"]}).fetchall()
     table = Table(
-        **found,
-        columns=tuple(Column(**row) for row in rows),
-        estimate=int(estimate) if estimate >= 0 else None,
+        name=(row["schema"], row["name"]),
+        columns=tuple(map(_column, columns)),
+        estimate=int(row["estimate"]) if row["estimate"] >= 0 else None,
+        writable=row["writable"],
+        rows_hidden=row["rows_hidden"],
+        dialect=DIALECT,
     )
-    if not usable:
-        raise PermissionDenied(f"{table}: GRANT USAGE ON SCHEMA {DIALECT.quoted([table.schema])} TO the user of the connection")
-    if wanted:
-        table = replace(table, columns=tuple(dict.fromkeys(table.column(name, "columns") for name in wanted)))
-    if not table.columns:
-        raise SourceRejected(f"{table} has no columns: name a table or view that has")
-    if hidden := [column.name for column in table.columns if not column.readable]:
-        every = len(hidden) == len(table.columns)
-        raise PermissionDenied(
-            f"{table}: GRANT SELECT ON {table} TO the user of the connection"
-            + ("" if every else f", which may not read {', '.join(map(repr, hidden))}, or list the other columns")
-        )
+    if not row["usable"]:
+        raise PermissionDenied(f"{table}: GRANT USAGE ON SCHEMA {DIALECT.quoted([schema])} TO the user of the connection")
     return table
 
 
-def _look_up(session: Session, name: str) -> dict[str, Any]:
-    readings = DIALECT.readings(name)
-    for reading in readings:
-        if found := session.execute(_TABLE, reading).fetchone():
-            return found
-    wanted = DIALECT.quoted(readings[0])
-    known = (DIALECT.quoted(row.values()) for row in session.execute(_NEIGHBOURS, readings[0][:1]))
-    raise SourceRejected(f"table: there is no {wanted}; of those that the user may read, {close_names(wanted, known)}")
+def neighbours(connection: Connection, schema: str) -> Iterator[tuple[str, ...]]:
+    """What the user may read, that schema's first."""
+    return (tuple(row.values()) for row in connection.execute(_NEIGHBOURS, (schema,)))
+
+
+def _column(row: dict[str, Any]) -> Column:
+    category, modifier = row.pop("category"), row.pop("modifier")
+    return Column(**row, cursor_kind=_cursor_kind(row["base_type"], category, modifier))
+
+
+def _cursor_kind(base_type: str, category: str, modifier: int) -> CursorKind | None:
+    if base_type == "numeric":
+        without_fraction = modifier >= 4 and (modifier - 4) & 0x7FF == 0
+        return "int" if without_fraction else None
+    return "text" if category == "S" else _KINDS.get(base_type)

@@ -22,7 +22,7 @@ from identity_pipeline.core.errors import (
 )
 from identity_pipeline.readers.sql.postgres.address import Address, clean_environment
 
-Session = psycopg.Connection[dict[str, Any]]
+Connection = psycopg.Connection[dict[str, Any]]
 
 SETTINGS = {
     "search_path": "",  # only pg_catalog: no function of the user's stands in for a built-in one
@@ -39,12 +39,12 @@ _SET = """
     FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[])) AS given(name, value)
 """
 
-# While connecting, libpq tells no SQLSTATE, only words.
+# While connecting, libpq gives no SQLSTATE, only words.
 _REFUSED: tuple[tuple[str, type[PipelineError], str], ...] = (
     (r"password authentication failed|authentication failed|no password supplied|role .* does not exist|not permitted to log in",
      CredentialError, "does not accept user and password: correct the credential"),
     (r"no pg_hba.conf entry|pg_hba.conf rejects",
-     CredentialError, "accepts no connection of this user from here: its administrator adds us to pg_hba.conf"),
+     CredentialError, "accepts no connection of this user from this machine: its administrator adds it to pg_hba.conf"),
     (r"database .* does not exist", ConfigurationError, "has no such database: correct the connection string"),
     (r"permission denied for database", PermissionDenied, "does not let this user connect: GRANT CONNECT ON DATABASE … TO …"),
     (r"server does not support SSL",
@@ -53,7 +53,7 @@ _REFUSED: tuple[tuple[str, type[PipelineError], str], ...] = (
     (r"certificate verify failed|root certificate|SSL error: certificate",
      ConfigurationError, "shows a certificate that no known authority signed: put its authority into ca_certificate"),
     (r"invalid target_session_attrs|invalid \w+ value",
-     ConfigurationError, "cannot be asked so: a value in connection_string is not valid"),
+     ConfigurationError, "cannot be asked with a value in connection_string: correct or remove it"),
 )  # fmt: skip
 _STARTING = re.compile(r"starting up|shutting down|not yet accepting|recovery|too many|connection slots|timeout|terminating")
 _LOST = re.compile(r"closed the connection|could not (?:receive|send) data|Connection reset|SSL SYSCALL|unexpected eof")
@@ -61,7 +61,7 @@ _BUSY = ("08", "53", "55P03", "57", "58", "40", "25P03")
 
 
 @contextmanager
-def read_only(address: Address) -> Iterator[Session]:
+def read_only(address: Address) -> Iterator[Connection]:
     """A read-only transaction, rolled back at the end.
 
     Raises:
@@ -80,11 +80,11 @@ def read_only(address: Address) -> Iterator[Session]:
             connection.close()
 
 
-def _connect(address: Address, conninfo: str) -> Session:
+def _connect(address: Address, conninfo: str) -> Connection:
     with clean_environment():
         try:
             # no prepared statements: a pooler may run the next one on another server
-            return Session.connect(conninfo, row_factory=dict_row, prepare_threshold=None)
+            return Connection.connect(conninfo, row_factory=dict_row, prepare_threshold=None)
         except psycopg.Error as error:
             raise _refusal(address, error) from None
 

@@ -9,17 +9,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import LiteralString
 
-import pandas as pd
 import pyarrow as pa
 from psycopg import sql
 from pyarrow import csv
 
 from identity_pipeline.core.errors import ContractBroken
-from identity_pipeline.core.text import from_table
 from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.readers.sql.cursor import Cursor, Order
-from identity_pipeline.readers.sql.postgres.catalog import Column, Table
-from identity_pipeline.readers.sql.postgres.session import Session
+from identity_pipeline.readers.sql.catalog import Column, Table
+from identity_pipeline.readers.sql.cursor import CursorKind, FollowedColumn
+from identity_pipeline.readers.sql.postgres.session import Connection
 
 BATCH_ROWS = 50_000
 BATCH_BYTES = 16 * 2**20
@@ -33,10 +31,12 @@ _FORMS: dict[str, LiteralString] = {
     "timestamptz": _ISO.replace("{zone}", " || 'Z'"),
     "timestamp": _ISO.replace("{zone}", ""),
     "bytea": "translate(encode({c}, 'base64'), chr(10), '')",
+    "array": "to_json({c})::text",
+    "composite": "to_json({c})::text",
 }
 _LOWER: LiteralString = "current_setting('identity.lower')"
 _LOCAL: LiteralString = f"({_LOWER}::timestamptz AT TIME ZONE current_setting('identity.timezone'))"
-_BOUNDS: dict[Order, LiteralString] = {
+_BOUNDS: dict[CursorKind, LiteralString] = {
     "int": f"{{c}} >= {_LOWER}::{{number}}",
     "instant": f"{{c}} >= {_LOWER}::timestamptz",
     "local": f"{{c}} >= {_LOCAL}",
@@ -51,41 +51,41 @@ _CLOCK = """
 _HEAD = b"-\n"  # pyarrow takes a byte order mark off the beginning: let it be of a line that is skipped
 
 
-def clock(session: Session) -> datetime:
+def clock(connection: Connection) -> datetime:
     """The server's time, or the start of the oldest transaction that is still writing, where the user may see it."""
-    row = session.execute(_CLOCK).fetchone()
+    row = connection.execute(_CLOCK).fetchone()
     if row is None:  # pragma: no cover - a SELECT without FROM has one row
         raise ContractBroken("SELECT now() returned no row")
     return row["clock"]
 
 
-def batches(session: Session, table: Table, cursor: Cursor | None, window: Window) -> Iterator[pd.DataFrame]:
-    """The records of ``table`` from the window's lower bound on, in no order."""
+def batches(connection: Connection, table: Table, followed: FollowedColumn | None, window: Window) -> Iterator[pa.Table]:
+    """The rows of ``table`` from the window's lower bound on, in no order."""
     names = [column.name for column in table.columns]
-    statement = _select(table, cursor, window)
-    if cursor is not None and window.lower is not None:
-        session.execute(
+    statement = _select(table, followed, window)
+    if followed is not None and window.lower is not None:
+        connection.execute(
             "SELECT set_config('identity.lower', %s, true), set_config('identity.timezone', %s, true)",
-            (_bound(cursor, table, window.lower), cursor.timezone),
+            (_bound(followed, window.lower), followed.timezone),
         )
     buffer, rows = bytearray(_HEAD), 0
-    with session.cursor() as server, server.copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(statement)) as copy:
+    with connection.cursor() as server, server.copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(statement)) as copy:
         window.context.requests += 1
         while row := copy.read():
             buffer += row
             rows += 1
             if rows == BATCH_ROWS or len(buffer) >= BATCH_BYTES:
-                yield _frame(buffer, names, window.context)
+                yield _batch(buffer, names, window.context)
                 buffer, rows = bytearray(_HEAD), 0
     if rows:
-        yield _frame(buffer, names, window.context)
+        yield _batch(buffer, names, window.context)
 
 
-def _select(table: Table, cursor: Cursor | None, window: Window) -> sql.Composed:
-    query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(map(_text, table.columns)), sql.Identifier(table.schema, table.name))
-    if cursor is not None and window.lower is not None:
-        number = sql.SQL("numeric" if table.column(cursor.column, "cursor_column").type == "numeric" else "int8")
-        query += sql.SQL(" WHERE ") + sql.SQL(_BOUNDS[cursor.order]).format(c=sql.Identifier(cursor.column), number=number)
+def _select(table: Table, followed: FollowedColumn | None, window: Window) -> sql.Composed:
+    query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(map(_text, table.columns)), sql.Identifier(*table.name))
+    if followed is not None and window.lower is not None:
+        number = sql.SQL("numeric" if followed.base_type == "numeric" else "int8")
+        query += sql.SQL(" WHERE ") + sql.SQL(_BOUNDS[followed.kind]).format(c=sql.Identifier(followed.name), number=number)
     if window.limit is not None:
         query += sql.SQL(" LIMIT {}").format(window.limit)
     return query
@@ -93,17 +93,16 @@ def _select(table: Table, cursor: Cursor | None, window: Window) -> sql.Composed
 
 def _text(column: Column) -> sql.Composed:
     """The column as text in canonical form."""
-    default: LiteralString = "to_json({c})::text" if column.category in {"A", "C"} else "{c}::text"
-    return sql.SQL(_FORMS.get(column.type, default)).format(c=sql.Identifier(column.name))
+    return sql.SQL(_FORMS.get(column.base_type, "{c}::text")).format(c=sql.Identifier(column.name))
 
 
-def _bound(cursor: Cursor, table: Table, lower: str) -> str:
-    if cursor.order == "int" and table.column(cursor.column, "cursor_column").type != "numeric":
+def _bound(followed: FollowedColumn, lower: str) -> str:
+    if followed.kind == "int" and followed.base_type != "numeric":
         return str(max(min(int(lower), 2**63 - 1), -(2**63)))
     return lower
 
 
-def _frame(buffer: bytearray, names: list[str], context: ReadContext) -> pd.DataFrame:
+def _batch(buffer: bytearray, names: list[str], context: ReadContext) -> pa.Table:
     """The rows of ``buffer`` as text. In COPY's CSV an empty text is quoted, null is not."""
     try:
         table = csv.read_csv(
@@ -121,4 +120,4 @@ def _frame(buffer: bytearray, names: list[str], context: ReadContext) -> pd.Data
         raise ContractBroken("COPY returned rows that are not CSV in UTF-8: is the database's encoding SQL_ASCII?") from None
     context.pages += 1
     context.bytes_read += len(buffer) - len(_HEAD)
-    return from_table(table)
+    return table
