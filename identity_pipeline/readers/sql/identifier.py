@@ -35,15 +35,16 @@ class Dialect:
     denied: re.Pattern[str]
 
     def readings(self, name: str, setting: str = "table") -> tuple[tuple[str, ...], ...]:
-        """The full names that ``name`` may mean, the first that exists: as the engine folds it, as it is spelled, both in NFC.
+        """The full names that ``name`` may mean, of which the first that exists is meant: as the engine folds it, as it is spelled.
 
-        A name in another Unicode form looks the same and may be another table, so its own bytes come first.
+        A name in another Unicode form looks the same and may be another table: the form that was
+        written comes first, NFC and NFD after it.
 
         Raises:
             ConfigurationError: it is not the name of one table; the message names ``setting``.
         """
         name = _visible(name, setting)
-        forms = dict.fromkeys((name, unicodedata.normalize("NFC", name)))
+        forms = dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)))
         readings = dict.fromkeys(reading for form in forms for reading in self._full_names(form, setting))
         fitting = tuple(reading for reading in readings if all(len(part.encode()) <= self.max_bytes for part in reading))
         if not fitting:

@@ -71,15 +71,15 @@ class SqlTable:
         return self.engine.open()
 
     def _find(self, session: Session, context: ReadContext) -> Table:
-        """The table that the user named, with all its columns; ``context`` gets the doubts about it."""
+        """The table that the user named, with all its columns; ``context`` is warned of what may surprise in it."""
         dialect = self.engine.dialect
         readings = dialect.readings(self.table)
         table = next(filter(None, map(session.table, readings)), None)
         if table is None:
             wanted, known = dialect.quoted(readings[0]), map(dialect.quoted, session.tables(readings[0]))
             raise SourceRejected(f"table: there is no {wanted}; of those that the user may read, {close_names(wanted, known)}")
-        if _composed(str(table)) and not _composed(self.table):
-            context.warn(f"{table} is spelled with other bytes (Unicode NFC) than the setting table: copy the name from the database")
+        if _composed(str(table)) != _composed(self.table):
+            context.warn(f"{table} looks as the setting table but is another Unicode form of it: copy the name from the database")
         if table.rows_hidden:
             context.warn(
                 f"{table}: row-level security decides which rows this user sees; what it hides is not loaded, and is marked "
