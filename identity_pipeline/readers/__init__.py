@@ -1,4 +1,4 @@
-"""What several connectors read with: HTTP APIs, CSV, files behind addresses, SQL, and the network guard.
+"""What several connectors read with: HTTP, JSON APIs, files, SQL, and the names that people give to fields.
 
 Belongs here: paging, retries, parsing, streaming, and the checks on hosts and identifiers. Does not
 belong here: one vendor's contract (``connectors``), Dagster, and anything that writes.

@@ -1,25 +1,25 @@
 """Reading HTTP APIs that answer JSON in pages.
 
-Belongs here: what all such sources share (requests, credentials, retries, pages, batches, the steps
-of a connection test). Does not belong here: what one vendor does; that is a connector's.
+Belongs here: what all such sources share (requests, credentials, pages, batches, a vendor's words
+for its errors, the connection test). Does not belong here: what is true of HTTP without JSON
+(``readers.http``), and what one vendor does; that is a connector's.
 
-A connector builds a :class:`Client` with an ``Auth`` value and a function that reads the vendor's
-error bodies, asks ``client.pages(request, paginator)`` for answers, takes ``answer.records(path)``
-out of each, and hands the pages to :func:`batches`.
+A connector builds a :class:`Client` with an :class:`Auth` value and an :class:`ErrorBody`, asks
+``client.pages(request, paginator)`` for responses, takes ``response.records(path)`` out of each, and
+hands the pages to :func:`batches`.
 """
 
-from identity_pipeline.readers.rest.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth, TokenAuth
+from identity_pipeline.readers.rest.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth
 from identity_pipeline.readers.rest.client import RETRY_BUDGET, Client
-from identity_pipeline.readers.rest.fault import GIVE_UP, ErrorBody, Fault
-from identity_pipeline.readers.rest.message import Answer, Request, chunks, lower_bound
+from identity_pipeline.readers.rest.error import GIVE_UP, ErrorBody, VendorError
+from identity_pipeline.readers.rest.message import Request, Response, chunks
 from identity_pipeline.readers.rest.paginator import CursorPaginator, KeysetPaginator, LinkPaginator, OffsetPaginator, Paginator
-from identity_pipeline.readers.rest.probe import steps
+from identity_pipeline.readers.rest.probe import check
 from identity_pipeline.readers.rest.record import Pages, Record, batches, joined
 
 __all__ = [
     "GIVE_UP",
     "RETRY_BUDGET",
-    "Answer",
     "ApiKeyAuth",
     "Auth",
     "BasicAuth",
@@ -27,7 +27,6 @@ __all__ = [
     "Client",
     "CursorPaginator",
     "ErrorBody",
-    "Fault",
     "KeysetPaginator",
     "LinkPaginator",
     "OffsetPaginator",
@@ -35,10 +34,10 @@ __all__ = [
     "Paginator",
     "Record",
     "Request",
-    "TokenAuth",
+    "Response",
+    "VendorError",
     "batches",
+    "check",
     "chunks",
     "joined",
-    "lower_bound",
-    "steps",
 ]

@@ -2,49 +2,41 @@
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.secret import TokenProvider
 
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
-class Auth:
+class Auth(Protocol):
     """Headers that prove who asks."""
 
     def headers(self) -> Mapping[str, str]:
-        """The headers to send.
+        """The headers to send, by the secret as it is now.
 
         Raises:
-            ConfigurationError: the credential is empty or no header can carry it.
+            CredentialError: there is no secret that can be used.
+            ConfigurationError: the secret is empty or no header can carry it.
         """
-        raise NotImplementedError
+        ...
 
-    def renewed(self, refused: Mapping[str, str]) -> Mapping[str, str] | None:  # noqa: ARG002 - only a value that can renew looks at it
-        """Other headers, after the source answered 401 to ``refused``; None if there are none."""
-        return None
-
-
-@dataclass(frozen=True)
-class BearerAuth(Auth):
-    """``Authorization: Bearer <token>``."""
-
-    token: str = field(repr=False)
-
-    def headers(self) -> Mapping[str, str]:
-        """The headers to send."""
-        return {"Authorization": f"Bearer {_sendable(self.token)}"}
+    def refresh(self) -> str | None:
+        """A new secret after the source refused the present one; None if there is no other."""
+        ...
 
 
 @dataclass(frozen=True)
-class ApiKeyAuth(Auth):
+class ApiKeyAuth:
     """A key in a header of the vendor's own: ``ApiKeyAuth(key, "x-api-token")``.
 
     ``prefix`` stands before it: ``ApiKeyAuth(key, "Authorization", "Klaviyo-API-Key ")``.
     """
 
-    key: str = field(repr=False)
+    key: TokenProvider = field(repr=False)
     header: str
     prefix: str = ""
 
@@ -52,47 +44,39 @@ class ApiKeyAuth(Auth):
         """The headers to send."""
         return {self.header: self.prefix + _sendable(self.key)}
 
+    def refresh(self) -> str | None:
+        """A new key, None if there is no other."""
+        return self.key.refresh()
+
+
+class BearerAuth(ApiKeyAuth):
+    """``Authorization: Bearer <token>``."""
+
+    def __init__(self, token: TokenProvider) -> None:
+        super().__init__(token, "Authorization", "Bearer ")
+
 
 @dataclass(frozen=True)
-class BasicAuth(Auth):
+class BasicAuth:
     """``Authorization: Basic`` with a user and a secret."""
 
     user: str
-    password: str = field(repr=False)
+    password: TokenProvider = field(repr=False)
 
     def headers(self) -> Mapping[str, str]:
         """The headers to send."""
         pair = f"{self.user}:{_sendable(self.password)}"
         return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
-
-@dataclass(frozen=True)
-class TokenAuth(Auth):
-    """A token that can be renewed.
-
-    ``token`` is asked before each request, with None, and answers the current token; after a 401 it
-    is asked once with the refused token, and answers a new one.
-    """
-
-    token: Callable[[str | None], str] = field(repr=False)
-    header: str = "Authorization"
-    prefix: str = "Bearer "
-
-    def headers(self) -> Mapping[str, str]:
-        """The headers to send."""
-        return {self.header: self.prefix + _sendable(self.token(None))}
-
-    def renewed(self, refused: Mapping[str, str]) -> Mapping[str, str] | None:
-        """Headers with a new token, None if it is still the refused one."""
-        old = refused[self.header].removeprefix(self.prefix)
-        new = _sendable(self.token(old))
-        return None if new == old else {self.header: self.prefix + new}
+    def refresh(self) -> str | None:
+        """A new password, None if there is no other."""
+        return self.password.refresh()
 
 
-def _sendable(secret: str) -> str:
+def _sendable(provider: TokenProvider) -> str:
     # requests would show the whole value in its complaint about a header
-    secret = secret.strip()
+    secret = provider.token().strip()
     if not _SENDABLE.fullmatch(secret):
         what = "holds a space, a line break or a character outside ASCII" if secret else "is empty"
-        raise ConfigurationError(f"the credential {what}: copy it again from the vendor and store it anew")
+        raise ConfigurationError(f"the credential {what}: copy it from the vendor and store it again")
     return secret

@@ -1,15 +1,12 @@
-"""A request and its answer as values."""
+"""A request and its response as values."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from identity_pipeline.core.errors import ContractBroken
-from identity_pipeline.core.window import Window
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNITS = {"s": "seconds", "ms": "milliseconds"}
+_LOOK = "the API has changed or base_url leads elsewhere"
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def _put(node: Any, path: Sequence[str], value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What came back: the status, the headers (names in any case) and the parsed JSON, None if it is none."""
 
     request: Request
@@ -99,9 +96,6 @@ class Answer:
         return found
 
 
-_LOOK = "the API has changed or base_url leads elsewhere"
-
-
 def chunks(names: Iterable[str], length: int = 15_000) -> Iterator[str]:
     """``names`` joined by commas, in as many texts as keep each within ``length`` once it stands in an address."""
     held: list[str] = []
@@ -113,14 +107,6 @@ def chunks(names: Iterable[str], length: int = 15_000) -> Iterator[str]:
         held.append(name)
         size += len(name) + 3  # a comma is %2C there
     yield ",".join(held)
-
-
-def lower_bound(window: Window, unit: Literal["s", "ms"]) -> str:
-    """The window's lower bound as a whole number: a timestamp since 1970, rounded down so that nothing is cut off."""
-    lower = window.lower or "0"
-    if window.cursor_type != "timestamp":
-        return lower
-    return str((datetime.fromisoformat(lower) - _EPOCH) // timedelta(**{_UNITS[unit]: 1}))
 
 
 def _lifted(record: dict[str, Any], inner: str) -> dict[str, Any]:

@@ -1,47 +1,19 @@
-"""A connection test, told as steps: how far did one real request get?"""
+"""The connection test of an HTTP API."""
 
 from collections.abc import Callable, Iterator, Sized
 
-from identity_pipeline.core.errors import (
-    ConfigurationError,
-    ContractBroken,
-    CredentialError,
-    PermissionDenied,
-    PipelineError,
-    SourceUnavailable,
-)
-
-_PASSED = {
-    "reach": "the API answers",
-    "authenticate": "the credential is accepted",
-    "permission": "the credential may read",
-}
+from identity_pipeline.core.check import CheckStep
+from identity_pipeline.readers.check import check_steps
 
 
-def steps(sample: Callable[[], Sized]) -> Iterator[tuple[str, bool, str]]:
-    """Name, outcome and message of the steps reach, authenticate, permission and sample.
+def check(sample: Callable[[], Sized]) -> Iterator[CheckStep]:
+    """The steps reach, authenticate, permission and sample, up to the first that fails.
 
-    ``sample`` reads a first page the way a load does. Its error says which step failed; the steps
-    after that one are left out.
+    ``sample`` reads a first page the way a load does.
     """
-    failed, message = "", ""
-    try:
+
+    def found() -> str:
         count = len(sample())
-    except PipelineError as error:
-        failed, message = _step(error), str(error)
-    else:
-        message = f"{count} records on the first page" if count else "no records there yet"
-    for name, passed in _PASSED.items():
-        if name == failed:
-            yield name, False, message
-            return
-        yield name, True, passed
-    yield "sample", not failed, message
+        return f"{count} records on the first page" if count else "no records there yet"
 
-
-def _step(error: PipelineError) -> str:
-    if isinstance(error, CredentialError):
-        return "authenticate"
-    if isinstance(error, PermissionDenied):
-        return "permission"
-    return "reach" if isinstance(error, ConfigurationError | SourceUnavailable | ContractBroken) else "sample"
+    return check_steps(found, reach="the API answers", authenticate="the credential is accepted", permission="the credential may read")

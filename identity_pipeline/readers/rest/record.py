@@ -1,11 +1,11 @@
-"""Records out of answers: joined, gathered into batches."""
+"""Records out of responses: joined, gathered into batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
 
-from identity_pipeline.core.text import frame
+from identity_pipeline.core.text import table_of
 from identity_pipeline.core.window import Window
 
 ROWS = 5_000
@@ -26,8 +26,8 @@ def joined(parts: Iterable[Sequence[Record]], key: str = "id") -> list[Record]:
     return list(first.values())
 
 
-def batches(pages: Iterable[Sequence[Record]], window: Window) -> Iterator[pd.DataFrame]:
-    """The records of ``pages`` as frames of text of some 5,000 rows, fewer where records are wide.
+def batches(pages: Iterable[Sequence[Record]], window: Window) -> Iterator[pa.Table]:
+    """The records of ``pages`` as tables of text of some 5,000 rows, fewer where records are wide.
 
     Asks for no further page once ``window.limit`` records are there.
     """
@@ -38,9 +38,9 @@ def batches(pages: Iterable[Sequence[Record]], window: Window) -> Iterator[pd.Da
         cells += sum(map(len, page))
         total += len(page)
         if len(held) >= ROWS or cells >= CELLS:
-            yield frame(held)
+            yield table_of(held)
             held, cells = [], 0
         if window.limit is not None and total >= window.limit:
             break
     if held:
-        yield frame(held)
+        yield table_of(held)

@@ -61,33 +61,33 @@ def as_utf8(
     context: ReadContext,
     *,
     declared: str | None = None,
-    told: str | None = None,
+    reported: str | None = None,
     fallback: str = "cp1252",
     name: str = "file",
 ) -> Utf8:
-    """A seekable ``file`` as UTF-8. ``declared`` is a person's word, ``told`` the server's, ``name`` is for messages.
+    """A seekable ``file`` as UTF-8. ``declared`` is a person's word, ``reported`` the server's, ``name`` is for messages.
 
     Raises:
         SourceRejected: the file cannot be read as its byte order mark or ``declared`` says.
     """
     file.seek(0)
     head = file.read(65_536)
-    told = codec(told) if told else None
+    reported = codec(reported) if reported else None
     for mark, encoding in _BOMS:
         if head.startswith(mark):
             return _proven(Utf8(file, encoding, len(mark)), file, len(mark), f"{name} is not {encoding} as its byte order mark says")
     if declared:
         encoding = codec(declared) or declared
         return _proven(Utf8(file, encoding), file, 0, f"{name} is not {encoding} as the setting encoding says")
-    if told and told not in _UNLOOKED:
-        if _fault(file, told) is None:
-            return Utf8(file, told)
-        context.warn(f"{name}: the server says that it is {told}, which it is not")
+    if reported and reported not in _UNLOOKED:
+        if _fault(file, reported) is None:
+            return Utf8(file, reported)
+        context.warn(f"{name}: the server says that it is {reported}, which it is not")
     if wide := _wide(head):
         return _proven(Utf8(file, wide), file, 0, f"{name} is not {wide} as its zero bytes say")
     if (at := _fault(file, "utf-8")) is None:
         return Utf8(file, "utf-8")
-    candidates = [told] if told in _UNLOOKED - {"ascii", "utf-8"} else []
+    candidates = [reported] if reported in _UNLOOKED - {"ascii", "utf-8"} else []
     encoding = next((one for one in (*candidates, fallback) if one and _fault(file, one) is None), _LAST_RESORT)
     context.warn(f"{name}: not UTF-8 at {_place(file, 'utf-8', at)}, read as {encoding}: set encoding to what the file is written in")
     return Utf8(file, encoding)
@@ -116,7 +116,7 @@ def _fault(file: BinaryIO, encoding: str, start: int = 0) -> int | None:
                 decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 return at - held + error.start
-            except UnicodeError:  # some codecs tell no place
+            except UnicodeError:  # some codecs give no place
                 return at
         if not block:
             return None

@@ -1,15 +1,15 @@
-"""Files over https: whole, bounded, unpacked, and only when they are not the same as before."""
+"""A file over https: whole, bounded, unpacked, and only when it is not the same as before."""
 
 import gzip
 import resource
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from identity_pipeline.core.cursor import Cursor
 from identity_pipeline.core.errors import (
     ConfigurationError,
     ContractBroken,
@@ -22,28 +22,15 @@ from identity_pipeline.core.errors import (
     TruncatedBody,
 )
 from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.readers import storage
-from identity_pipeline.readers.storage import direct, https_file
+from identity_pipeline.readers.files.csv import Dialect
+from identity_pipeline.readers.files.https import DEADLINE, HttpsStore, file_address
+from identity_pipeline.readers.files.read import changed_files, read_files
+from identity_pipeline.readers.files.spool import spool
 from identity_pipeline_tests.servers import faults
 from identity_pipeline_tests.servers.faults import FaultProxy
 from identity_pipeline_tests.servers.files import Authority, FileServer
 
 BODY = b"id,name\n" + b"".join(b"%d,Ann\n" % n for n in range(50))
-
-
-@pytest.fixture
-def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    made = Authority(tmp_path)
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-    monkeypatch.setenv("SSL_CERT_FILE", str(made.bundle))
-    monkeypatch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
-    return made
-
-
-@pytest.fixture
-def server(authority: Authority) -> Iterator[FileServer]:
-    with FileServer(authority) as server:
-        yield server
 
 
 @pytest.fixture
@@ -60,22 +47,22 @@ def context() -> ReadContext:
     return ReadContext(sleep=lambda _: None, log=lambda _: None)
 
 
-def fetch(url: str, window: Window | None = None, **options: Any) -> bytes | None:
+def fetch(url: str, window: Window | None = None, deadline: float = DEADLINE, **options: Any) -> bytes | None:
     """The content, None if the file is left out as unchanged."""
-    found = [stored.file.read() for stored in https_file(url, window or Window(context=context()), **options)]
+    found = [each.file.read() for each in changed_files(HttpsStore(url, deadline), window or Window(context=context()), **options)]
     assert len(found) <= 1
     return found[0] if found else None
 
 
 def after(url: str, window: Window | None = None, **options: Any) -> dict[str, str]:
-    """The versions that a load leaves behind."""
+    """The states that a load leaves behind."""
     window = window or Window(context=context())
     fetch(url, window, **options)
     return window.context.files
 
 
-def again(versions: dict[str, str], **options: Any) -> Window:
-    return Window(versions=versions, context=context(), **options)
+def again(states: dict[str, str], **options: Any) -> Window:
+    return Window(files=states, context=context(), **options)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -112,27 +99,27 @@ def test_a_gzip_file_is_unpacked_whatever_its_name(server: FileServer, body: byt
 @pytest.mark.parametrize("cut", range(2, len(GZIPPED), 7))
 def test_a_gzip_file_that_breaks_off_anywhere_is_an_error(cut: int) -> None:
     with pytest.raises(TruncatedBody):
-        storage.spool([GZIPPED[:cut]], 10_000)
+        spool([GZIPPED[:cut]], 10_000)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 50])
 def test_a_gzip_file_may_come_in_any_pieces(size: int) -> None:
     two = gzip.compress(BODY[:100]) + gzip.compress(BODY[100:])
-    with storage.spool([two[at : at + size] for at in range(0, len(two), size)], 10_000)[0] as file:
+    with spool([two[at : at + size] for at in range(0, len(two), size)], 10_000)[0] as file:
         assert file.read() == BODY
 
 
 @pytest.mark.parametrize("tail", [b"garbage", b"\x1f\x8b", bytes(3) + b"x"])
 def test_something_else_after_a_gzip_file_is_an_error(tail: bytes) -> None:
     with pytest.raises(TruncatedBody):
-        storage.spool([GZIPPED + tail], 10_000)
+        spool([GZIPPED + tail], 10_000)
 
 
 def test_a_damaged_gzip_file_is_an_error() -> None:
     damaged = bytearray(GZIPPED)
     damaged[-6] ^= 1
     with pytest.raises(TruncatedBody):
-        storage.spool([bytes(damaged)], 10_000)
+        spool([bytes(damaged)], 10_000)
 
 
 def test_a_file_at_the_limit_is_read_and_one_byte_more_is_not(server: FileServer) -> None:
@@ -166,25 +153,25 @@ def test_a_bomb_is_stopped_early_in_little_memory(server: FileServer, packed: bo
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
-# --- versions ---------------------------------------------------------------------------------
+# --- states ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", [{"etag": 'W/"1"'}, {"modified": "Mon, 13 Apr 2026 10:00:00 GMT"}])
 def test_an_unchanged_file_is_not_sent_again(server: FileServer, how: dict[str, str]) -> None:
     url = server.put("/f.csv", BODY, **how)
-    versions = after(url)
-    window = again(versions)
+    states = after(url)
+    window = again(states)
     assert fetch(url, window) is None
     assert window.context.bytes_read == 0
-    assert window.context.files == versions
+    assert window.context.files == states
     server.put("/f.csv", BODY + b"50,Bob\n", **{name: value.replace("1", "2") for name, value in how.items()})
-    assert fetch(url, again(versions)) == BODY + b"50,Bob\n"
+    assert fetch(url, again(states)) == BODY + b"50,Bob\n"
 
 
 def test_the_same_content_under_another_tag_is_unchanged(server: FileServer) -> None:
-    versions = after(server.put("/f.csv", BODY, etag='"1"'))
+    states = after(server.put("/f.csv", BODY, etag='"1"'))
     url = server.put("/f.csv", BODY, etag='"2"', packed=True)
-    window = again(versions)
+    window = again(states)
     assert fetch(url, window) is None
     assert fetch(url, again(window.context.files)) is None
     assert server.requests[-1][1]["If-None-Match"] == '"2"'
@@ -192,19 +179,19 @@ def test_the_same_content_under_another_tag_is_unchanged(server: FileServer) -> 
 
 def test_a_file_without_tag_and_date_is_compared_by_content(server: FileServer) -> None:
     url = server.put("/f.csv", BODY)
-    versions = after(url)
-    assert fetch(url, again(versions)) is None
+    states = after(url)
+    assert fetch(url, again(states)) is None
     server.put("/f.csv", BODY[:-1])
-    assert fetch(url, again(versions)) == BODY[:-1]
+    assert fetch(url, again(states)) == BODY[:-1]
 
 
 def test_an_unchanged_file_is_read_again_where_more_is_asked_for(server: FileServer) -> None:
     url = server.put("/f.csv", BODY, etag='"1"')
-    early, late = ({"cursor_column": "at", "cursor_type": "timestamp", "lower": f"2026-0{m}-01T00:00:00Z"} for m in (1, 2))
+    early, late = ({"cursor": Cursor("at", "timestamp"), "lower": f"2026-0{m}-01T00:00:00Z"} for m in (1, 2))
     whole = after(url, rules="a")
     part = after(url, again({}, **late), rules="a")
     name = next(iter(whole))
-    for versions, options, rules, same in (
+    for states, options, rules, same in (
         (whole, {}, "a", True),
         (whole, early, "a", True),
         (whole, {}, "b", False),
@@ -212,33 +199,37 @@ def test_an_unchanged_file_is_read_again_where_more_is_asked_for(server: FileSer
         (whole, {"objects": (name,)}, "a", False),
         (part, late, "a", True),
         (part, early, "a", False),
-        (part, late | {"cursor_column": "other"}, "a", False),
+        (part, late | {"cursor": Cursor("other", "timestamp")}, "a", False),
         (part, {}, "a", False),
         ({name: "nonsense"}, {}, "a", False),
         ({name: '{"unknown": 1}'}, {}, "a", False),
     ):
-        assert (fetch(url, again(versions, **options), rules=rules) is None) == same, (versions, options, rules)
+        assert (fetch(url, again(states, **options), rules=rules) is None) == same, (states, options, rules)
 
 
 def test_another_query_is_not_asked_for_by_the_old_tag(server: FileServer) -> None:
     url = server.put("/f.csv", BODY, etag='"1"')
-    versions = after(url + "?list=1")
-    assert fetch(url + "?list=2", again(versions)) is None, "the content says so, not the tag"
+    states = after(url + "?list=1")
+    assert fetch(url + "?list=2", again(states)) is None, "the content says so, not the tag"
     assert "If-None-Match" not in server.requests[-1][1]
 
 
-def test_a_version_is_noted_only_when_the_file_was_read_to_the_end(server: FileServer) -> None:
+def test_a_state_is_noted_only_when_the_file_was_read_to_the_end(server: FileServer) -> None:
     window = Window(context=context())
-    reading = https_file(server.put("/f.csv", BODY), window)
+    reading = changed_files(HttpsStore(server.put("/f.csv", BODY)), window)
     next(reading)
     reading.close()
     assert window.context.files == {}
 
 
-def test_neither_name_nor_version_holds_the_query(server: FileServer) -> None:
-    versions = after(server.put("/f.csv", BODY, etag='"1"') + "?signature=SECRET")
-    assert list(versions) == [server.url + "/f.csv"]
-    assert "SECRET" not in str(versions)
+def test_neither_name_nor_state_holds_the_query(server: FileServer) -> None:
+    states = after(server.put("/f.csv", BODY, etag='"1"') + "?signature=SECRET")
+    assert list(states) == [server.url + "/f.csv"]
+    assert "SECRET" not in str(states)
+
+
+def test_a_store_shows_no_query(server: FileServer) -> None:
+    assert "SECRET" not in repr(HttpsStore(server.url + "/f.csv?signature=SECRET"))
 
 
 def test_a_name_that_is_not_this_file_is_refused(server: FileServer) -> None:
@@ -301,7 +292,7 @@ def test_a_connection_that_is_reset_in_the_body_was_lost_not_cut_short(server: F
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "told"),
+    ("status", "error", "message"),
     [
         (401, CredentialError, "login"),
         (403, PermissionDenied, "expired"),
@@ -311,8 +302,8 @@ def test_a_connection_that_is_reset_in_the_body_was_lost_not_cut_short(server: F
         (304, ContractBroken, "answered 304"),
     ],
 )
-def test_a_refusal_is_told_at_once_with_advice(proxy: FaultProxy, status: int, error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_a_refusal_is_reported_at_once_with_advice(proxy: FaultProxy, status: int, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         fetch(proxy.plan([faults.status(status)]).url + "/f.csv")
     assert len(proxy.requests) == 1
 
@@ -323,7 +314,7 @@ def test_the_wait_that_the_server_asks_for_is_kept(proxy: FaultProxy) -> None:
     fetch(proxy.plan([faults.status(503, Retry_After="7"), faults.status(429, Retry_After="11")]).url + "/f.csv", window)
     assert waits == [7, 11]
     assert window.context.throttled_seconds == 18
-    with pytest.raises(RateLimited, match="asks us to wait 86,400 s"):
+    with pytest.raises(RateLimited, match="asks us to wait 24 hours"):
         fetch(proxy.plan([faults.status(429, Retry_After="86400")]).url + "/f.csv")
 
 
@@ -331,14 +322,13 @@ def test_a_web_page_is_no_file(server: FileServer) -> None:
     page = b"<!DOCTYPE html><html><body>Sign in</body></html>"
     for kind in ("text/html; charset=utf-8", "text/csv"):
         with pytest.raises(SourceRejected, match="web page instead of a file"):
-            fetch(server.put("/f.csv", page, content_type=kind))
+            list(read_files(HttpsStore(server.put("/f.csv", page, content_type=kind)), Dialect(), Window(context=context())))
 
 
-def test_a_slow_server_is_given_up_at_the_deadline(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+def test_a_slow_server_is_given_up_at_the_deadline(proxy: FaultProxy) -> None:
     started = datetime.now(UTC)
     with pytest.raises(SourceUnavailable, match=r"within 0\.5 s"):
-        fetch(proxy.plan([faults.drip("HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")]).url + "/f.csv", deadline=0.5)
+        fetch(proxy.plan([faults.drip("HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")]).url + "/f.csv", deadline=0.5, retry_budget=0)
     assert (datetime.now(UTC) - started).total_seconds() < 3
 
 
@@ -347,7 +337,7 @@ def test_a_packing_that_was_not_asked_for_is_refused(server: FileServer) -> None
         fetch(server.put("/f.csv", BODY, headers={"Content-Encoding": "br"}))
 
 
-def test_an_untrusted_certificate_is_the_operators_to_mend(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_untrusted_certificate_is_the_operators_to_fix(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     url = server.put("/f.csv", BODY) + "?key=SECRET"
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(ConfigurationError, match="certificate") as caught:
@@ -387,4 +377,4 @@ def test_a_redirect_to_a_forbidden_host_is_not_tried_again(proxy: FaultProxy) ->
     ],
 )
 def test_the_page_of_a_file_leads_to_the_file(page: str, file: str) -> None:
-    assert direct(page) == file
+    assert file_address(page) == file

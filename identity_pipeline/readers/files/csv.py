@@ -21,16 +21,15 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from identity_pipeline.core.errors import ConfigurationError, LimitExceeded, SourceRejected
 from identity_pipeline.core.fieldmap import REJECTED
-from identity_pipeline.core.text import from_table, to_json
+from identity_pipeline.core.text import to_json
 from identity_pipeline.core.window import ReadContext
-from identity_pipeline.readers.encoding import Utf8, as_utf8, codec, line_breaks
+from identity_pipeline.readers.files.encoding import Utf8, as_utf8, codec, line_breaks
 
 EXTRA = "_extra"
 """Field of a rejected record that holds the cells beyond the header, as a JSON list."""
@@ -51,6 +50,7 @@ _OTHER_FORMATS = (
     (b"PAR1", "a Parquet file"),
     (b"SQLite format 3", "a SQLite database"),
 )
+_HTML = re.compile(rb"\s*<(!doctype html|html|head|body)\b", re.IGNORECASE)
 _INVISIBLE = re.compile("[\ufeff\u200b-\u200f\u2060\u00ad]")
 
 
@@ -95,7 +95,7 @@ class Dialect:
 
 def read_csv(
     file: BinaryIO, dialect: Dialect, context: ReadContext, *, name: str = "file", charset: str | None = None
-) -> Iterator[pd.DataFrame]:
+) -> Iterator[pa.Table]:
     """Batches of at most :data:`MAX_ROWS` records of a seekable ``file``, every column text.
 
     ``name`` stands for the file in messages; ``charset`` is what the server says about its encoding.
@@ -106,14 +106,18 @@ def read_csv(
         LimitExceeded: more than :data:`MAX_COLUMNS` columns, or a record without end.
     """
     file.seek(0)
-    head = file.read(16)
+    head = file.read(1024)
+    if _HTML.match(head):
+        raise SourceRejected(
+            f"{name} is a web page instead of a file: it needs a login, or the address is that of a page with a link to the file"
+        )
     for magic, what in _OTHER_FORMATS:
         if head.startswith(magic):
             raise SourceRejected(f"{name} is {what}, not CSV: export it as CSV")
-    utf8 = as_utf8(file, context, declared=dialect.encoding, told=charset, fallback=dialect.fallback_encoding, name=name)
+    utf8 = as_utf8(file, context, declared=dialect.encoding, reported=charset, fallback=dialect.fallback_encoding, name=name)
     for table in _Parse(utf8, dialect, context, name).tables():
         for start in range(0, table.num_rows, MAX_ROWS):
-            yield from_table(table.slice(start, MAX_ROWS))
+            yield table.slice(start, MAX_ROWS)
 
 
 def field_names(cells: Iterable[str]) -> list[str]:
@@ -223,7 +227,7 @@ class _Parse:
             except csv.Error as error:
                 if self._end or "unexpected end" not in str(error):
                     raise SourceRejected(
-                        f"{self._name}: the quoting of its first record is at fault: mend it, or correct the setting quote"
+                        f"{self._name}: the quoting of its first record is at fault: fix it, or correct the setting quote"
                     ) from None
                 cells = None
             if self._end or (cells and stream.tell() < len(text)):
@@ -354,7 +358,7 @@ class _Parse:
             else f"a quote that line {line} opens is closed in the middle of line {line + lines - 1}, before more text"
         )
         raise SourceRejected(
-            f"{self._name}: {fault}: it cannot be told which records are in there; mend the file, or correct the settings quote and escape"
+            f"{self._name}: {fault}: it cannot be told which records are in there; fix the file, or correct the settings quote and escape"
         )
 
     def _lenient(self, raw: str) -> list[str]:
