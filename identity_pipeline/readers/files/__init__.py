@@ -13,5 +13,6 @@ from identity_pipeline.readers.files.csv import Dialect
 from identity_pipeline.readers.files.https import HttpsStore
 from identity_pipeline.readers.files.read import MAX_BYTES, RETRY_BUDGET, check, read_files
 from identity_pipeline.readers.files.store import Content, Entry, Store
+from identity_pipeline.readers.names import HEADERS
 
-__all__ = ["MAX_BYTES", "RETRY_BUDGET", "Content", "Dialect", "Entry", "HttpsStore", "Store", "check", "read_files"]
+__all__ = ["HEADERS", "MAX_BYTES", "RETRY_BUDGET", "Content", "Dialect", "Entry", "HttpsStore", "Store", "check", "read_files"]

@@ -358,11 +358,11 @@ class _Parse:
             else f"a quote that line {line} opens is closed in the middle of line {line + lines - 1}, before more text"
         )
         raise SourceRejected(
-            f"{self._name}: {fault}: it cannot be told which records are in there; fix the file, or correct the settings quote and escape"
+            f"{self._name}: {fault}: nobody can say which records are in there; fix the file, or correct the settings quote and escape"
         )
 
     def _lenient(self, raw: str) -> list[str]:
-        """The cells of a line with a fault, as far as they can be told."""
+        """The cells of a line with a fault, as far as they can be made out."""
         return next(csv.reader(io.StringIO(raw, newline=""), **self._dialect.options(self._delimiter)), [])
 
     def _fitted(self, cells: list[str], line: int, last: bool) -> tuple[list[str], str | None, str | None]:

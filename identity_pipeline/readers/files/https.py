@@ -23,7 +23,7 @@ DEADLINE = 900.0
 # packed on the way, a body's length is no proof that it is whole; most servers comply
 _HEADERS = {"User-Agent": "identity-pipeline", "Accept": "text/csv, */*", "Accept-Encoding": "identity"}
 _CONDITIONS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
-"""What a server tells versions apart by → the header that asks for another one only."""
+"""What shows that content is another → the header that asks for another one only."""
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _DOCUMENTS = frozenset({"application/json", "application/xml", "text/xml"})
 _ADVICE = {
@@ -54,13 +54,14 @@ def file_address(url: str) -> str:
 
 @dataclass(frozen=True)
 class HttpsStore:
-    """A store of one file: that at ``url``, which may be a page that shows it. One download may take ``deadline`` seconds.
+    """A store of one file: that at ``url``, which may be a page that shows it. A download may take ``deadline`` seconds.
 
     Raises:
         ConfigurationError: the address may not be asked.
     """
 
     url: str
+    context: ReadContext
     deadline: float = DEADLINE
 
     def __post_init__(self) -> None:
@@ -70,19 +71,19 @@ class HttpsStore:
         """The address without its query, which may be a signature."""
         return f"HttpsStore({display_url(self.url)})"
 
-    def list(self, context: ReadContext) -> Iterator[Entry]:  # noqa: ARG002 - nothing is asked
+    def list(self) -> Iterator[Entry]:
         """The one file."""
         yield Entry(display_url(self.url))
 
-    def stat(self, name: str, context: ReadContext) -> Entry:
+    def stat(self, name: str) -> Entry:
         """The one file, if this is its name."""
-        entry = next(self.list(context))
+        entry = next(self.list())
         if name != entry.name:
             raise ConfigurationError(f"objects: this source has one file, {entry.name}")
         return entry
 
     @contextmanager
-    def open(self, entry: Entry, known: str, context: ReadContext) -> Iterator[Content | None]:
+    def open(self, entry: Entry, known: str) -> Iterator[Content | None]:
         """The bytes of the file, None if they are still those of ``known``.
 
         Raises:
@@ -97,17 +98,17 @@ class HttpsStore:
         """
         condition = self._condition(known)
         call = Call("GET", self.url, _HEADERS | condition, same_origin=False, setting="the address")
-        with session() as connections, exchange(connections, call, context, self.deadline) as response:
+        with session() as connections, exchange(connections, call, self.context, self.deadline) as response:
             if condition and response.status_code == requests.codes.not_modified:
                 yield None
                 return
             _demand_file(call, response)
             try:
-                chunks = body.stream(response, context)
+                chunks = body.stream(response, self.context)
             except ContractBroken as error:
                 raise ContractBroken(f"{call.tried} answered 200, but {error}") from None
             if not body.length_known(response):
-                context.warn(f"length_not_verified: {entry.name} is sent without its length, so that a cut goes unseen")
+                self.context.warn(f"length_not_verified: {entry.name} is sent without its length, so that a cut goes unseen")
             length = response.headers.get("Content-Length", "")
             size = int(length) if length.isdecimal() else None
             yield Content(chunks, self._version(response.headers), size, _charset(response))

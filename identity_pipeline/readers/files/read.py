@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from identity_pipeline.core.check import CheckStep
 from identity_pipeline.core.errors import LimitExceeded, TruncatedBody
-from identity_pipeline.core.window import ReadContext, Window
+from identity_pipeline.core.window import Window
 from identity_pipeline.readers.check import check_steps
 from identity_pipeline.readers.files.csv import Dialect, read_csv
 from identity_pipeline.readers.files.spool import spool
@@ -64,13 +64,13 @@ def changed_files(
     """
     context, rules = window.context, hashlib.sha256(rules.encode()).hexdigest()[:16]
     retry = Retry(context, retry_budget, ATTEMPTS)
-    entries = (store.stat(name, context) for name in window.objects) if window.objects else store.list(context)
+    entries = map(store.stat, window.objects) if window.objects else store.list()
     for entry in entries:
         before = FileState.of(window.files.get(entry.name))
         known = before if before.covers(window, rules) else FileState()
         found = None
         if not known.version or entry.version != known.version:
-            found = retry(partial(_spooled, store, entry, known.version, context, max_bytes))
+            found = retry(partial(_spooled, store, entry, known.version, max_bytes))
         if found is None:
             context.files[entry.name] = known.text
             continue
@@ -82,9 +82,9 @@ def changed_files(
         context.files[entry.name] = FileState(found.sha256, found.version, rules, window.cursor_column, window.lower).text
 
 
-def _spooled(store: Store, entry: Entry, known: str, context: ReadContext, max_bytes: int) -> Spooled | None:
+def _spooled(store: Store, entry: Entry, known: str, max_bytes: int) -> Spooled | None:
     """The file, None if its version is still ``known``."""
-    with store.open(entry, known, context) as content:
+    with store.open(entry, known) as content:
         return None if content is None else _taken(entry, content, max_bytes)
 
 
@@ -97,7 +97,7 @@ def _taken(entry: Entry, content: Content, max_bytes: int) -> Spooled:
         raise LimitExceeded(f"{entry.name}: {error}: export less, or raise max_bytes") from None
     except TruncatedBody as error:
         raise TruncatedBody(f"{entry.name}: {error}: try again later") from None
-    return Spooled(entry.name, file, sha256, content.version, content.charset)
+    return Spooled(entry.name, file, sha256, content.version or entry.version, content.charset)
 
 
 def check(sample: Callable[[], Iterator[pa.Table]]) -> Iterator[CheckStep]:

@@ -5,8 +5,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from identity_pipeline.core.window import ReadContext
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -14,7 +12,7 @@ class Entry:
 
     ``name`` is its address or path without anything secret: the key of its state, and its name in
     messages. ``version`` is another one whenever the content is (a generation, a version id, an
-    entity tag); empty where only opening the file tells.
+    entity tag); empty where only opening the file shows it.
     """
 
     name: str
@@ -23,10 +21,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Content:
-    """A file that was opened: its bytes in pieces, as they are stored.
+    """One version of a file, opened: its bytes in pieces, as they are stored.
 
-    ``version`` is that of these bytes, empty where the store has none. ``size`` is how many bytes the
-    store says there are, ``charset`` what it says about their encoding.
+    ``version`` is that of these bytes; empty if it is the one of the entry, or the store has none.
+    ``size`` is how many bytes the store says there are, ``charset`` what it says about their encoding.
     """
 
     chunks: Iterator[bytes]
@@ -36,16 +34,16 @@ class Content:
 
 
 class Store(Protocol):
-    """Where files are. Its errors are ours; one that may pass is raised, not retried: the reader does that.
+    """Where files are. It reports requests, bytes and its clock to the context that it was made with.
 
-    ``context`` counts requests and bytes, and gets the store's clock.
+    Its errors are ours. It raises one that may pass and retries nothing: the reader does.
     """
 
-    def list(self, context: ReadContext) -> Iterator[Entry]:
+    def list(self) -> Iterator[Entry]:
         """The files that the source is to read, in their order."""
         ...
 
-    def stat(self, name: str, context: ReadContext) -> Entry:
+    def stat(self, name: str) -> Entry:
         """The file of this name.
 
         Raises:
@@ -53,11 +51,11 @@ class Store(Protocol):
         """
         ...
 
-    def open(self, entry: Entry, known: str, context: ReadContext) -> AbstractContextManager[Content | None]:
-        """The bytes of one version of the file: of that in ``entry`` where it names one.
+    def open(self, entry: Entry, known: str) -> AbstractContextManager[Content | None]:
+        """The bytes of one version of the file, never of two: of that in ``entry`` where the store still has it.
 
-        ``known`` is the version of an earlier load, empty if there is none. None stands for content
-        that is still the same; a store that lists versions need not answer it, the reader compares those.
+        ``known`` is the version that an earlier load read, empty if there is none. None stands for
+        content that is still the same; where entries carry a version, the reader has compared it already.
 
         Raises:
             PipelineError: it cannot be read; or, while the bytes are taken, they broke off.

@@ -49,7 +49,8 @@ def context() -> ReadContext:
 
 def fetch(url: str, window: Window | None = None, deadline: float = DEADLINE, **options: Any) -> bytes | None:
     """The content, None if the file is left out as unchanged."""
-    found = [each.file.read() for each in changed_files(HttpsStore(url, deadline), window or Window(context=context()), **options)]
+    window = window or Window(context=context())
+    found = [each.file.read() for each in changed_files(HttpsStore(url, window.context, deadline), window, **options)]
     assert len(found) <= 1
     return found[0] if found else None
 
@@ -216,7 +217,7 @@ def test_another_query_is_not_asked_for_by_the_old_tag(server: FileServer) -> No
 
 def test_a_state_is_noted_only_when_the_file_was_read_to_the_end(server: FileServer) -> None:
     window = Window(context=context())
-    reading = changed_files(HttpsStore(server.put("/f.csv", BODY)), window)
+    reading = changed_files(HttpsStore(server.put("/f.csv", BODY), window.context), window)
     next(reading)
     reading.close()
     assert window.context.files == {}
@@ -229,7 +230,7 @@ def test_neither_name_nor_state_holds_the_query(server: FileServer) -> None:
 
 
 def test_a_store_shows_no_query(server: FileServer) -> None:
-    assert "SECRET" not in repr(HttpsStore(server.url + "/f.csv?signature=SECRET"))
+    assert "SECRET" not in repr(HttpsStore(server.url + "/f.csv?signature=SECRET", context()))
 
 
 def test_a_name_that_is_not_this_file_is_refused(server: FileServer) -> None:
@@ -322,7 +323,7 @@ def test_a_web_page_is_no_file(server: FileServer) -> None:
     page = b"<!DOCTYPE html><html><body>Sign in</body></html>"
     for kind in ("text/html; charset=utf-8", "text/csv"):
         with pytest.raises(SourceRejected, match="web page instead of a file"):
-            list(read_files(HttpsStore(server.put("/f.csv", page, content_type=kind)), Dialect(), Window(context=context())))
+            list(read_files(HttpsStore(server.put("/f.csv", page, content_type=kind), context()), Dialect(), Window()))
 
 
 def test_a_slow_server_is_given_up_at_the_deadline(proxy: FaultProxy) -> None:

@@ -20,21 +20,21 @@ class Shelf:
         self.faults: list[Exception] = []
         self.opened: list[tuple[str, str]] = []
 
-    def list(self, context: ReadContext) -> Iterator[Entry]:
+    def list(self) -> Iterator[Entry]:
         """Every file."""
         return (Entry(name, version) for name, (version, _) in self.held.items())
 
-    def stat(self, name: str, context: ReadContext) -> Entry:
+    def stat(self, name: str) -> Entry:
         """One file."""
         if name not in self.held:
             raise ConfigurationError(f"objects: there is no {name}")
         return Entry(name, self.held[name][0])
 
     @contextmanager
-    def open(self, entry: Entry, known: str, context: ReadContext) -> Iterator[Content]:
+    def open(self, entry: Entry, known: str) -> Iterator[Content]:
         """Its bytes."""
         self.opened.append((entry.name, known))
-        yield Content(self._chunks(self.held[entry.name][1]), entry.version, len(self.held[entry.name][1]))
+        yield Content(self._chunks(self.held[entry.name][1]), size=len(self.held[entry.name][1]))
 
     def _chunks(self, body: bytes) -> Iterator[bytes]:
         yield body[:5]
