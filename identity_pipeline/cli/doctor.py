@@ -13,14 +13,15 @@ import click
 import dagster as dg
 
 from identity_pipeline.cli import output, services
-from identity_pipeline.cli.connection import credentials, declarations, missing
+from identity_pipeline.cli.connection import declarations, missing
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError
+from identity_pipeline.core.secret import Credential
 from identity_pipeline.credentials import vault
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.orchestration import assets
 from identity_pipeline.orchestration.health import GRACE
-from identity_pipeline.store import ledger, listing
+from identity_pipeline.store import lease, listing
 from identity_pipeline.store.landing import Landing, make_folder
 from identity_pipeline.store.migrate import revisions
 
@@ -174,9 +175,12 @@ def _credentials() -> Findings:
     faults = vault.unreadable(url)
     stored = {row["name"] for row in vault.listing(url)}
     for source in declarations().sources.values():
-        for setting, name in credentials(source).items():
-            if name not in stored:
-                faults.append(f"{source.name}: config.{setting}: there is no credential {name!r}: identity-pipeline credentials set {name}")
+        for setting, reference in source.references.items():
+            if isinstance(reference, Credential) and reference.name not in stored:
+                faults.append(
+                    f"{source.name}: config.{setting}: there is no credential {reference.name!r}: "
+                    f"identity-pipeline credentials set {reference.name}"
+                )
     yield from (Finding("failed", fault) for fault in faults)
     if not faults:
         yield Finding("ok", f"{len(stored)} stored, all of them open")
@@ -194,7 +198,7 @@ def _code_location() -> Findings:
 
 
 def _dead_loads() -> Findings:
-    after = 2 * ledger.LEASE_SECONDS
+    after = 2 * lease.LEASE_SECONDS
     dead = listing.dead_loads(database_url(), after)
     for load in dead:
         yield Finding(
@@ -208,7 +212,7 @@ def _dead_loads() -> Findings:
 
 def _dead_runs() -> Findings:
     services.project()
-    alive = ledger.running_runs(database_url(), within=GRACE.total_seconds())
+    alive = lease.running_runs(database_url(), within=GRACE.total_seconds())
     with dg.DagsterInstance.get() as instance:
         started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], updated_before=datetime.now(UTC) - GRACE)
         dead = [run.run_id for run in instance.get_runs(started) if run.run_id not in alive]

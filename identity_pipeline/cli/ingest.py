@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from identity_pipeline.cli import services
+from identity_pipeline.core.balance import COUNTS
 from identity_pipeline.core.errors import ConfigurationError
-
-BALANCE = ("records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered", "deleted")
 
 
 @click.command()
@@ -34,7 +33,8 @@ def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: 
     import dagster as dg  # noqa: PLC0415 - half a second, only for the commands that launch
 
     from identity_pipeline.core import settings  # noqa: PLC0415
-    from identity_pipeline.orchestration import launch, sources  # noqa: PLC0415
+    from identity_pipeline.declarations import folder as sources  # noqa: PLC0415
+    from identity_pipeline.orchestration import launch  # noqa: PLC0415
 
     declared = sources.load(settings.sources_folder())
     wanted = list(declared.sources) if everything else [declared.source(name).name for name in dict.fromkeys(names)]
@@ -97,7 +97,7 @@ def _finish(ended: list[Any], *, as_json: bool, broken: bool) -> int:
 
     url = database_url()
     lines = [line for one in ended for line in listing.loads(url, run_id=one.run_id)]
-    columns = ("source_name", "load_id", "run_id", "status", *BALANCE, "cursor_before", "cursor_after")
+    columns = ("source_name", "load_id", "run_id", "status", *COUNTS, "cursor_before", "cursor_after")
     show(lines, columns if as_json else tuple(c for c in columns if c not in {"run_id", "cursor_before"}), as_json=as_json)
     for one in ended:
         if one.error:

@@ -3,12 +3,13 @@
 import click
 
 from identity_pipeline.cli import output
+from identity_pipeline.core.balance import COUNTS
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store import listing
 
 COLUMNS = (
     "source_name", "load_id", "run_id", "status", "started_at", "finished_at",
-    "records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered", "deleted",
+    *COUNTS,
     "cursor_before", "cursor_after", "error_code",
 )  # fmt: skip
 _EXPENDABLE = (

@@ -6,11 +6,11 @@ from dataclasses import asdict
 import click
 
 from identity_pipeline.cli import output
-from identity_pipeline.cli.connection import declarations, unconnected
+from identity_pipeline.cli.connection import declarations
+from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.embedded.location import database_url
-from identity_pipeline.orchestration.ops import part_values, rules
+from identity_pipeline.loading import replay as replaying
 from identity_pipeline.store import quarantine as store
-from identity_pipeline.store import replay as replaying
 
 COLUMNS = ("source_name", "load_id", "replayed", "still_open", "older")
 
@@ -44,8 +44,9 @@ def replay(ids: tuple[int, ...], name: str | None, *, as_json: bool) -> None:
         return
     done = []
     for each, source in sources.items():
-        rule = rules(part_values(source, unconnected(source).cursor_reading()))
-        done.append(asdict(replaying.replay(url, each, source.source_type, rule, ids=wanted[each], log=output.say)))
+        # Nothing is read from the source: its secrets need not be there.
+        connector = source.connect(Redactor(), lambda: url, secrets=False)
+        done.append(asdict(replaying.replay(source.load_spec(connector), url, ids=wanted[each], log=output.say)))
     output.show(done, COLUMNS, as_json=as_json)
     if any(row["still_open"] for row in done):
         output.say("what is still open: identity-pipeline quarantine list")

@@ -1,25 +1,28 @@
 """`identity-pipeline sources`: what is declared, what can be declared, and whether it works."""
 
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from identity_pipeline import connectors
 from identity_pipeline.cli import output
-from identity_pipeline.cli.connection import connect, declarations, redacting
+from identity_pipeline.cli.connection import declarations, open_source
 from identity_pipeline.cli.preview import preview
 from identity_pipeline.cli.template import new
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError
+from identity_pipeline.declarations.folder import Problem
+from identity_pipeline.declarations.freshness import max_age
+from identity_pipeline.declarations.schema import json_schema
+from identity_pipeline.declarations.source import Source
 from identity_pipeline.embedded.location import database_url
-from identity_pipeline.orchestration.boundary import redact
-from identity_pipeline.orchestration.sources import Problem, Source, json_schema
 from identity_pipeline.store import listing
 
 LISTED = (
-    "source_name", "source_type", "status", "last_load", "last_status", "inserted", "updated", "row_count", "cursor_after", "schedule",
+    "source_name", "source_type", "status", "last_load", "last_status", "stale", "inserted", "updated", "row_count", "cursor_after", "schedule",
     "error",
 )  # fmt: skip
 _EXPENDABLE = ("row_count", "schedule", "updated", "inserted", "source_type", "last_load")
@@ -43,7 +46,7 @@ sources.add_command(new)
 def list_(*, as_json: bool) -> None:
     """Declared sources, each with its last load and its mark.
 
-    A declaration that cannot be used has the status `failed`, and its file, line and mend under `error`.
+    A declaration that cannot be used has the status `failed`, and its file, line and fix under `error`.
     """
     declared = declarations()
     try:
@@ -66,12 +69,19 @@ def _listed(source: Source, last: dict[str, Any]) -> dict[str, Any]:
         "status": "ok",
         "last_load": last.get("finished_at") or last.get("started_at"),
         "last_status": last.get("status"),
+        "stale": _stale(source, last.get("committed_at")),
         "inserted": last.get("inserted"),
         "updated": last.get("updated"),
         "row_count": last.get("row_count"),
         "cursor_after": last.get("mark"),
         "schedule": source.schedule,
     }
+
+
+def _stale(source: Source, committed_at: datetime | None) -> bool | None:
+    """True if no load was committed for longer than the source allows; None if it allows any time or was never loaded."""
+    age = max_age(source)
+    return None if age is None or committed_at is None else datetime.now(UTC) - committed_at > age
 
 
 def _broken(problem: Problem) -> dict[str, Any]:
@@ -119,7 +129,7 @@ def _type(source_type: str) -> dict[str, Any]:
         "vendor": cls.vendor,
         "available": True,
         "description": (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0],
-        "settings": cls.form(),
+        "settings": [vars(each) for each in cls.settings()],
         "cursor_columns": [
             {"cursor_column": name, "cursor_type": column.type, "overlap": column.overlap, "filtered_by": column.filtered_by}
             for name, column in cls.cursor_columns.items()
@@ -135,11 +145,11 @@ def check(name: str, *, as_json: bool) -> None:
 
     Exit status 1 when a step fails; its message says what to do.
     """
-    connector = connect(declarations().source(name))
+    source = open_source(name)
     steps = []
-    with redacting(connector):
-        for step in connector.check():
-            outcome, message = "ok" if step.ok else "failed", redact(step.message, connector.secrets())
+    with source.redacting():
+        for step in source.connector.check():
+            outcome, message = "ok" if step.ok else "failed", source.redactor.redact(step.message)
             steps.append({"step": step.name, "outcome": outcome, "message": message})
             if not as_json:
                 click.echo(f"{outcome:6}  {step.name:12}  {output.visible(message)}")

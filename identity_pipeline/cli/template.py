@@ -13,10 +13,10 @@ import yaml
 from identity_pipeline.cli import output
 from identity_pipeline.cli.connection import declarations
 from identity_pipeline.connectors import connector
-from identity_pipeline.connectors.base import Connector
+from identity_pipeline.connectors.base import Connector, Setting
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.orchestration.sources import Source, check_free
+from identity_pipeline.declarations.source import Source, check_free
 
 FILL_IN = "FILL_IN"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -71,22 +71,18 @@ def starting_config(cls: type[Connector], source_type: str, name: str) -> Config
     Raises:
         ConfigurationError: the connector accepts none (a fault of the connector).
     """
-    form = cls.form()
+    form = cls.settings()
     schema = cls.model_json_schema()["properties"]
-    config = {
-        field["name"]: _variable(name, field) if field["secret"] else _placeholder(schema[field["name"]])
-        for field in form
-        if field["required"]
-    }
+    config = {field.name: _variable(name, field) if field.secret else _placeholder(schema[field.name]) for field in form if field.required}
     # A placeholder may not be what the setting's pattern wants: then it is taken from the environment too.
-    texts = [field for field in form if field["required"] and not field["secret"] and field["type"] == "string"]
+    texts = [field for field in form if field.required and not field.secret and field.type == "string"]
     # Of a choice of secrets (a password or a private key) the first one that satisfies the connector.
-    choices = [[], *([field] for field in form if field["secret"] and not field["required"])]
+    choices = [[], *([field] for field in form if field.secret and not field.required)]
     for more in choices:
-        tried = config | {field["name"]: _variable(name, field) for field in more}
+        tried = config | {field.name: _variable(name, field) for field in more}
         if _accepted(source_type, name, tried):
             return tried
-    config |= {field["name"]: _variable(name, field) for field in texts}
+    config |= {field.name: _variable(name, field) for field in texts}
     Source(name=name, source_type=source_type, config=config).resource()
     return config
 
@@ -99,7 +95,7 @@ def _accepted(source_type: str, name: str, config: Config) -> bool:
     return True
 
 
-def _variable(name: str, field: dict[str, Any]) -> dict[str, str]:
+def _variable(name: str, field: Setting) -> dict[str, str]:
     return {"env": f"{name}_{field['name']}".upper()}
 
 
@@ -123,11 +119,11 @@ def _lines(cls: type[Connector], source_type: str, name: str, config: Config) ->
     title = (cls.__doc__ or source_type).partition("\n")[0]
     yield from _comment("", f"{title} Settings: identity-pipeline sources types {source_type}")
     yield from ("sources:", f"  - name: {name}", f"    source_type: {source_type}", "    config:")
-    for field in cls.form():
-        yield from _comment("      ", field["help"])
-        if field["name"] in config:
+    for field in cls.settings():
+        yield from _comment("      ", field.help)
+        if field.name in config:
             yield f"      {field['name']}: {_yaml(config[field['name']])}"
-        elif field["secret"]:
+        elif field.secret:
             yield f"      # {field['name']}: {_yaml(_variable(name, field))}"
         else:
             yield f"      # {field['name']}: {_yaml(field['default'])}"

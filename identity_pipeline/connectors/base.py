@@ -1,44 +1,118 @@
-"""What a connector is: settings, strategies as class values, a field map and ``read``."""
+"""What a connector is: settings, strategies as class values, a field map and ``read``.
 
-from collections.abc import Iterator, Mapping
+Three family bases hold what a family shares (``read``, ``check`` and the client):
+:class:`RestConnector`, :class:`FileConnector` and :class:`SqlConnector`. A connector says what is
+its vendor's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import dagster as dg
-import pandas as pd
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PrivateAttr
 
-from identity_pipeline.core.cursor import CursorReading
+from identity_pipeline.core.check import CheckStep
+from identity_pipeline.core.cursor import (
+    ISO,
+    Cursor,
+    CursorType,
+    Order,
+    Reading,
+    check_format,
+    check_timezone,
+)
+from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.fieldmap import FieldMap
-from identity_pipeline.core.window import CursorType, Window
+from identity_pipeline.core.secret import Credential, Env, Reference, TokenProvider
+from identity_pipeline.core.text import Batch
+from identity_pipeline.core.window import ReadContext, Window
+from identity_pipeline.readers import files, names, rest
+from identity_pipeline.readers.sql.engine import Engine
+from identity_pipeline.readers.sql.table import SqlTable
 
 
 @dataclass(frozen=True)
 class CursorColumn:
     """A field that can be the cursor.
 
-    ``overlap`` is taken off the mark before each read: seconds for ``timestamp``, steps for
-    ``int``. ``type`` None leaves it to the source's ``cursor_type``. ``filtered_by`` says who
-    leaves out older records: ``source`` (asked for the window) or ``us`` (reads all, keeps some).
+    ``overlap`` is subtracted from the mark before each read: seconds for ``timestamp``, numbers for
+    ``int``; text has none. ``type`` None leaves it to the source's ``cursor_type``. ``filtered_by``
+    says who leaves out older records: ``source`` (asked for the window) or ``us`` (reads all, keeps
+    some). ``reading`` is how the values are written. ``in_records`` False: only the request knows
+    the cursor, no record carries it.
     """
 
     type: CursorType | None
     overlap: float = 0
     filtered_by: str = "source"
+    reading: Reading = ISO
+    in_records: bool = True
 
 
 @dataclass(frozen=True)
-class CheckStep:
-    """One step of a connection test: ``reach``, ``authenticate``, ``permission`` or ``sample``."""
+class Setting:
+    """One setting, for any form: ``type`` in words, ``default`` None where there is none."""
 
     name: str
-    ok: bool
-    message: str
+    type: str
+    help: str
+    required: bool
+    default: Any
+    secret: bool
 
 
-def secret(description: str, **options: Any) -> Any:
-    """A setting that is a secret: given only as ``{env: NAME}`` or ``{credential: NAME}``, masked everywhere."""
-    return Field(description=description, json_schema_extra={"dagster__is_secret": True}, repr=False, **options)
+class Secret(dg.Config):
+    """A setting that is a secret: shown, it says where that is kept; in a run it leads to it.
+
+    It is a :class:`~identity_pipeline.core.secret.TokenProvider` once it is bound to one.
+    """
+
+    env: str = Field(default="", description="Name of the environment variable that holds it")
+    credential: str = Field(
+        default="", description="Name under which the credential store holds it"
+    )
+    _provider: TokenProvider | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, reference: Reference) -> "Secret":
+        """The setting that names this place."""
+        return (
+            cls(env=reference.name)
+            if isinstance(reference, Env)
+            else cls(credential=reference.name)
+        )
+
+    @classmethod
+    def bound(cls, reference: Reference, provider: TokenProvider) -> "Secret":
+        """The setting of that place, with the way to what is kept there."""
+        made = cls.of(reference)
+        made._provider = provider  # noqa: SLF001 - its own class
+        return made
+
+    @property
+    def reference(self) -> Reference:
+        """Where it is kept."""
+        return Env(self.env) if self.env else Credential(self.credential)
+
+    def token(self) -> str:
+        """The secret as it is now.
+
+        Raises:
+            CredentialError: there is none that can be used.
+        """
+        return self._bound().token()
+
+    def refresh(self) -> str | None:
+        """A new secret after the source refused the present one; None if there is no other."""
+        return self._bound().refresh()
+
+    def _bound(self) -> TokenProvider:
+        if self._provider is None:
+            raise ConfigurationError(
+                f"the secret {self.reference} is not looked up here: only a run does that"
+            )
+        return self._provider
 
 
 def setting(description: str, **options: Any) -> Any:
@@ -52,7 +126,8 @@ class Connector(dg.ConfigurableResource):
     ``cursor_columns`` maps a field to how it works as a cursor; ``"*"`` stands for any field.
     """
 
-    # A value that comes from the environment is validated when a run starts: its error must not quote it.
+    # A value that comes from the environment is validated when a run starts: its error must not
+    # quote it.
     model_config = ConfigDict(hide_input_in_errors=True)
 
     group: ClassVar[str]
@@ -61,9 +136,13 @@ class Connector(dg.ConfigurableResource):
     """Kind shown in the UI, lower case."""
     field_map: ClassVar[FieldMap]
     cursor_columns: ClassVar[Mapping[str, CursorColumn]] = {}
+    order: ClassVar[Order] = "oldest_first"
+    """Order of a record's versions in the stream: of two with one cursor value the newer stays."""
+    reads_whole: ClassVar[bool] = False
+    """True if a read that ends is known to be whole, so that one absence proves a deletion."""
 
-    def read(self, window: Window) -> Iterator[pd.DataFrame]:
-        """Yield batches of the records that ``window`` asks for, each column text.
+    def read(self, window: Window) -> Iterator[Batch]:
+        """Yield batches of the records that ``window`` asks for, as frames or Arrow tables.
 
         Bounded memory: a batch is at most some 50,000 rows or 64 MB. A record that cannot be
         read carries its reason under ``fieldmap.REJECTED``; it is never left out.
@@ -77,22 +156,17 @@ class Connector(dg.ConfigurableResource):
         """Test the connection, one step at a time; stops after the first step that fails."""
         raise NotImplementedError
 
-    def cursor_reading(self) -> CursorReading:
-        """How the source writes timestamps. Override only if it is not ISO 8601 or not in UTC."""
-        return CursorReading()
+    def cursor_reading(self, column: CursorColumn) -> Reading:
+        """How a cursor's values are written: as its column says, unless settings decide."""
+        return column.reading
 
-    def secrets(self) -> tuple[str, ...]:
-        """The values that must never be shown."""
-        return tuple(
-            value
-            for name, info in type(self).model_fields.items()
-            if (info.json_schema_extra or {}).get("dagster__is_secret")  # type: ignore[union-attr]
-            and isinstance(value := getattr(self, name), str)
-            and value
-        )
+    def cursor(self, column: str, cursor_type: CursorType) -> Cursor:
+        """The cursor on ``column``, which is one of ``cursor_columns``."""
+        declared = self.cursor_columns.get(column) or self.cursor_columns["*"]
+        return Cursor(column, cursor_type, self.cursor_reading(declared), declared.in_records)
 
     def __repr__(self) -> str:
-        """Name only: the generated one would print resolved secrets."""
+        """Name only: the generated one would print resolved values."""
         return f"{type(self).__name__}(…)"
 
     __str__ = __repr__
@@ -103,28 +177,184 @@ class Connector(dg.ConfigurableResource):
         return cls.__module__.rpartition(".")[2]
 
     @classmethod
-    def form(cls) -> list[dict[str, Any]]:
-        """The settings as a form: name, type, help, required, default, secret. For any UI."""
+    def settings(cls) -> list[Setting]:
+        """The settings, in the order of their declaration."""
         schema = cls.model_json_schema()
         required = set(schema.get("required", ()))
         return [
-            {
-                "name": name,
-                "type": _type_of(body),
-                "help": body.get("description", ""),
-                "required": name in required,
-                "default": body.get("default"),
-                "secret": bool(body.get("dagster__is_secret")),
-            }
+            Setting(
+                name,
+                "secret" if (secret := _is_secret(body)) else _type_of(body),
+                body.get("description", ""),
+                name in required,
+                body.get("default"),
+                secret,
+            )
             for name, body in schema["properties"].items()
         ]
+
+
+def _is_secret(body: Mapping[str, Any]) -> bool:
+    return any(
+        each.get("$ref", "").endswith("/Secret")
+        for each in (body, *body.get("anyOf", ()), *body.get("allOf", ()))
+    )
 
 
 def _type_of(body: Mapping[str, Any]) -> str:
     if "enum" in body:
         return " | ".join(map(str, body["enum"]))
     if "anyOf" in body:
-        return " | ".join(_type_of(option) for option in body["anyOf"] if option.get("type") != "null")
+        return " | ".join(
+            _type_of(option) for option in body["anyOf"] if option.get("type") != "null"
+        )
     if body.get("type") == "array":
         return f"list of {_type_of(body.get('items', {}))}"
     return str(body.get("type", "object"))
+
+
+class RestConnector(Connector):
+    """A vendor's HTTP API that answers JSON in pages.
+
+    A subclass says ``base_url``, ``auth()`` and ``pages()``; ``headers``, ``errors`` and
+    ``interval`` (seconds between two requests) where the vendor has its own.
+    """
+
+    group: ClassVar[str] = "api"
+    headers: ClassVar[Mapping[str, str]] = {}
+    errors: ClassVar[rest.ErrorBody] = rest.ErrorBody(())
+    interval: ClassVar[float] = 0.0
+    base_url: str
+
+    def auth(self) -> rest.Auth:
+        """How a request proves who asks."""
+        raise NotImplementedError
+
+    def pages(self, client: rest.Client, window: Window) -> Iterator[Sequence[rest.Record]]:
+        """Yield the records that ``window`` asks for, page by page, as the vendor gives them."""
+        raise NotImplementedError
+
+    def read(self, window: Window) -> Iterator[Batch]:
+        """Yield what :meth:`pages` yields, in batches of text."""
+        return rest.batches(self.pages(self.client(window.context), window), window)
+
+    def check(self) -> Iterator[CheckStep]:
+        """Test the connection by reading a first page."""
+        window = Window(limit=1)
+        return rest.check(
+            lambda: next(self.pages(self.client(window.context, retry_budget=5), window), ())
+        )
+
+    def client(self, context: ReadContext, retry_budget: float = rest.RETRY_BUDGET) -> rest.Client:
+        """A client that asks as the vendor wants to be asked."""
+        return rest.Client(
+            self.base_url,
+            self.auth(),
+            context,
+            self.errors,
+            self.headers,
+            interval=self.interval,
+            retry_budget=retry_budget,
+        )
+
+
+class FileConnector(Connector):
+    """CSV files of a store. A subclass says :meth:`store`."""
+
+    group: ClassVar[str] = "files"
+    field_map: ClassVar[FieldMap] = names.HEADERS
+    cursor_columns: ClassVar[Mapping[str, CursorColumn]] = {
+        "*": CursorColumn(type=None, filtered_by="us")
+    }
+    reads_whole: ClassVar[bool] = True
+
+    delimiter: str = setting(
+        "Delimiter between cells: one character, or tab. Empty: found out among , ; tab |",
+        default="",
+    )
+    encoding: str = setting(
+        "Encoding of the file, such as cp1252. Empty: byte order mark, server, UTF-8, cp1252.",
+        default="",
+    )
+    quote: str = setting("Quote around cells that hold a delimiter. Empty: none.", default='"')
+    escape: str = setting("Escape character, such as \\. Empty: none.", default="")
+    header: bool = setting(
+        "False if the first row is a record: the columns are column_1, column_2, … then.",
+        default=True,
+    )
+    cursor_format: str = setting(
+        "How the cursor column writes time, as for strptime: %d.%m.%Y %H:%M. Empty: ISO 8601.",
+        default="",
+    )
+    cursor_timezone: str = setting(
+        "Time zone of times that have none, such as Europe/Berlin.", default="UTC"
+    )
+    max_bytes: int = setting(
+        "A larger file, unpacked, is refused.", default=files.MAX_BYTES, ge=1, le=2_000_000_000
+    )
+
+    def store(self) -> files.Store:
+        """The store that holds the files."""
+        raise NotImplementedError
+
+    def read(self, window: Window) -> Iterator[Batch]:
+        """Yield the rows of the files that changed since the window's last look at them."""
+        rules = repr(self.cursor_reading(self.cursor_columns["*"]))
+        return files.read_files(
+            self.store(), self.dialect(), window, rules=rules, max_bytes=self.max_bytes
+        )
+
+    def check(self) -> Iterator[CheckStep]:
+        """Test the way to the first rows, step by step."""
+        return files.check(lambda: self.read(Window()))
+
+    def cursor_reading(self, column: CursorColumn) -> Reading:  # noqa: ARG002 - all alike
+        """Times as ``cursor_format`` and ``cursor_timezone`` say."""
+        return Reading(
+            check_timezone(self.cursor_timezone),
+            check_format(self.cursor_format) if self.cursor_format else None,
+        )
+
+    def dialect(self) -> files.Dialect:
+        """How the files are written."""
+        return files.Dialect(
+            self.delimiter or None,
+            self.encoding or None,
+            self.quote,
+            self.escape or None,
+            self.header,
+        )
+
+
+class SqlConnector(Connector):
+    """A table or view of a database. A subclass says :meth:`engine` and ``table``."""
+
+    group: ClassVar[str] = "sql"
+    field_map: ClassVar[FieldMap] = names.COLUMNS
+    reads_whole: ClassVar[bool] = True
+    table: str
+    columns: list[str] = setting(
+        "Only these columns, spelled as in the database. Empty: all.", default=[]
+    )
+    cursor_timezone: str = setting(
+        "Time zone of timestamps that have none, such as Europe/Berlin.", default="UTC"
+    )
+
+    def engine(self) -> Engine:
+        """The database."""
+        raise NotImplementedError
+
+    def read(self, window: Window) -> Iterator[Batch]:
+        """Yield the rows from the window's lower bound on, as one snapshot."""
+        return self._table().read(window)
+
+    def check(self) -> Iterator[CheckStep]:
+        """Test the way to the table, step by step."""
+        return self._table().check()
+
+    def cursor_reading(self, column: CursorColumn) -> Reading:  # noqa: ARG002 - all alike
+        """Timestamps without a zone are wall clock in ``cursor_timezone``."""
+        return Reading(check_timezone(self.cursor_timezone))
+
+    def _table(self) -> SqlTable:
+        return SqlTable(self.engine(), self.table, tuple(self.columns), self.cursor_timezone)

@@ -9,7 +9,8 @@ The cursor's traps:
 
 - A row may be committed long after the time or number it carries. The mark stays behind the oldest
   transaction that is still writing, where the user may see it (``GRANT pg_read_all_stats``; on a
-  replica nobody does); else the overlap covers it: 600 seconds, or 600 numbers handed out.
+  replica nobody does); else the overlap covers it: 600 seconds, or 600 numbers handed out. A text
+  cursor has no overlap.
 - An ``updated_at`` that no trigger keeps misses changes.
 - Rows without a cursor value are read by a full read only; ``infinity`` by every one.
 - A ``timestamp`` without zone is wall clock in ``cursor_timezone``; a ``date`` is read again until
@@ -20,45 +21,30 @@ The cursor's traps:
 https://www.postgresql.org/docs/current/sql-copy.html and /libpq-connect.html
 """
 
-from collections.abc import Iterator
+from typing import ClassVar
 
-import pandas as pd
-
-from identity_pipeline.connectors.base import CheckStep, Connector, CursorColumn, secret, setting
-from identity_pipeline.core.cursor import CursorReading
-from identity_pipeline.core.window import Window
-from identity_pipeline.readers.names import CUSTOMARY
-from identity_pipeline.readers.sql.postgres import PostgresTable
+from identity_pipeline.connectors.base import CursorColumn, Secret, SqlConnector, setting
+from identity_pipeline.readers.sql.postgres import PostgresEngine
 
 
-class PostgresIdentity(Connector):
+class PostgresIdentity(SqlConnector):
     """A table or view of a PostgreSQL database, version 14 or later."""
 
-    group = "sql"
     vendor = "postgres"
-    field_map = CUSTOMARY
-    cursor_columns = {"*": CursorColumn(type=None, overlap=600)}  # noqa: RUF012 - a ClassVar of the base
+    cursor_columns: ClassVar = {"*": CursorColumn(type=None, overlap=600)}
 
-    connection_string: str = secret(
-        "postgresql://user:password@host:5432/database. The certificate is verified against the host's name; "
-        "sslmode=disable is for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS."
+    connection_string: Secret = setting(
+        "postgresql://user:password@host:5432/database. The certificate is verified against the "
+        "host's name; sslmode=disable is for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS."
     )
-    table: str = setting('schema.table, or a table of the schema public; other characters in double quotes: "My Table"')
-    columns: list[str] = setting("Only these columns, spelled as in the database. Empty: all.", default=[])
-    cursor_timezone: str = setting("Time zone of timestamps that have none, such as Europe/Berlin.", default="UTC")
-    ca_certificate: str = setting("Text of the certificate authority (PEM) when it is not a public one.", default="")
+    table: str = setting(
+        "schema.table, or a table of the schema public; "
+        'other characters in double quotes: "My Table"'
+    )
+    ca_certificate: str = setting(
+        "Text of the certificate authority (PEM) when it is not a public one.", default=""
+    )
 
-    def read(self, window: Window) -> Iterator[pd.DataFrame]:
-        """Yield the rows from the window's lower bound on, as one snapshot."""
-        return self._table().read(window)
-
-    def check(self) -> Iterator[CheckStep]:
-        """Test the way to the table, step by step."""
-        return (CheckStep(*step) for step in self._table().check())
-
-    def cursor_reading(self) -> CursorReading:
-        """Timestamps without a zone are wall clock in ``cursor_timezone``."""
-        return CursorReading(self.cursor_timezone)
-
-    def _table(self) -> PostgresTable:
-        return PostgresTable(self.connection_string, self.table, tuple(self.columns), self.cursor_timezone, self.ca_certificate or None)
+    def engine(self) -> PostgresEngine:
+        """One server."""
+        return PostgresEngine(self.connection_string, self.ca_certificate or None)

@@ -33,11 +33,11 @@ _ISO = (
     r" ?(?P<zone>[Zz]|[+-]\d{2}(?::?\d{2})?)?$"
 )
 _EPOCHS: tuple[tuple[Unit, str], ...] = (
-    ("s", r"^-?\d{9,11}(?:\.\d+)?$"),
-    ("ms", r"^-?\d{12,14}(?:\.\d+)?$"),
-    ("us", r"^-?\d{15,17}$"),
+    ("s", r"^-?\d{10,11}(?:\.\d+)?$"),
+    ("ms", r"^-?\d{13,14}(?:\.\d+)?$"),
+    ("us", r"^-?\d{16,17}$"),
 )
-"""Digits that cannot be another instant: seconds reach from 1973 to 5138 here, and so do the others."""
+"""Digits that can hardly be anything else: instants from 2001 to 5138. Other numbers need a ``unit``."""
 _EXPECTED = {
     "int": "digits",
     "timestamp": "ISO 8601 such as 2026-04-13T00:00:00Z, or seconds or milliseconds since 1970",

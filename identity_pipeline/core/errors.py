@@ -14,8 +14,10 @@
     │   ├── SourceUnavailable             refused, reset, timed out, 5xx
     │   ├── RateLimited                   the source asks us to slow down
     │   ├── TargetUnavailable             the identity database does not answer
+    │   ├── WriteConflict                 another part wrote the same record at this moment
     │   └── AlreadyRunning                another load holds the source
     ├── Superseded               exit 3   a newer load took the source over; nothing is lost
+    ├── LandedPartLost           exit 3   what was landed is gone or damaged: a new run reads it again
     └── ContractBroken           exit 1   the source does not behave as published: a developer looks
         └── TruncatedBody                 fewer bytes than promised (read again, then given up)
 
@@ -102,6 +104,12 @@ class TargetUnavailable(TryLater):
     code = "target_unavailable"
 
 
+class WriteConflict(TryLater):
+    """Another part of the load wrote the same record at the same moment; the part is merged again."""
+
+    code = "write_conflict"
+
+
 class AlreadyRunning(TryLater):
     """Another load holds the source."""
 
@@ -125,4 +133,11 @@ class Superseded(PipelineError):
     """A newer load took the source over; what this one holds is no longer needed."""
 
     code = "superseded"
+    exit_status = 3
+
+
+class LandedPartLost(PipelineError):
+    """What was landed is gone or damaged; only a new run reads it again."""
+
+    code = "landed_part_lost"
     exit_status = 3

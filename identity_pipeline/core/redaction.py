@@ -19,9 +19,15 @@ class Redactor:
 
     def learn(self, secret: str) -> None:
         """Redact this text from now on, also percent-encoded, and a password inside it by itself."""
+        self.learn_query(secret)
         inner = {found[1] for form in _PASSWORDS if (found := re.search(form, secret))}
         for text in (secret, *inner):
             self._secrets |= {text, unquote(text), quote(text, safe="")}
+
+    def learn_query(self, text: str) -> None:
+        """Redact the query of an address, which may be a signature; the rest of it may be shown."""
+        if "://" in text and (query := text.partition("#")[0].partition("?")[2]):
+            self.learn(query)
 
     def redact(self, text: str) -> str:
         """``text`` without the secrets and without control characters."""

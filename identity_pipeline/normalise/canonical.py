@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from identity_pipeline.core.canonical import CANONICAL, SIGNALS
 from identity_pipeline.core.cursor import INSTANT
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.normalise import country, email, moment, name, phone
@@ -20,30 +21,10 @@ VERSION = "1"
 """Of the rules in this package. Raise it whenever any text becomes something else than before (a test compares)."""
 
 _TEXTS = ("company", "job_title", "street", "city", "region", "postal_code")
-_LISTS = pa.list_(pa.string())
+FIELDS = pa.schema([*CANONICAL, *SIGNALS])
+"""The columns of :func:`canonicalise`."""
 
-FIELDS = pa.schema(
-    [
-        ("email", pa.string()),
-        ("email_verdict", pa.string()),
-        ("phone", pa.string()),
-        ("phone_verdict", pa.string()),
-        ("emails", _LISTS),
-        ("phones", _LISTS),
-        ("full_name", pa.string()),
-        ("first_name", pa.string()),
-        ("last_name", pa.string()),
-        *((field, pa.string()) for field in _TEXTS),
-        ("country", pa.string()),
-        ("source_created_at", INSTANT),
-        ("source_updated_at", INSTANT),
-        ("deleted_at", INSTANT),
-        ("merged_into", pa.string()),
-        ("absorbed", _LISTS),
-        ("deleted", pa.bool_()),
-    ]
-)
-"""The columns of :func:`canonicalise`. ``emails`` and ``phones`` are never null, without a value they are empty."""
+_LISTS = FIELDS.field("absorbed").type
 
 
 @cache

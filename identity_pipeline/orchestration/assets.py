@@ -5,28 +5,26 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 import dagster as dg
 
 from identity_pipeline.core import settings
+from identity_pipeline.core.canonical import RECORD_COLUMNS
 from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.declarations.folder import load
+from identity_pipeline.declarations.freshness import max_age
+from identity_pipeline.declarations.source import Source
 from identity_pipeline.orchestration.health import dead_runs
 from identity_pipeline.orchestration.io_manager import JsonIOManager
-from identity_pipeline.orchestration.ops import CHECKS, commit_op, normalise_records, read_op
-from identity_pipeline.orchestration.sources import Source, load
+from identity_pipeline.orchestration.ops import commit_op, normalise_records, read_op
+from identity_pipeline.orchestration.results import CHECKS
 
 JOB = "ingest"
 
 _SPELLED = {"*": "x", "/": "by", ",": "and", "-": "to", "#": "nth"}
 
-_COLUMNS = {
-    "source_name": "text", "external_id": "text", "source_type": "text", "email": "text", "email_verdict": "text", "phone": "text",
-    "phone_verdict": "text", "emails": "text[]", "phones": "text[]", "full_name": "text", "first_name": "text", "last_name": "text",
-    "company": "text", "job_title": "text", "street": "text", "city": "text", "region": "text", "postal_code": "text",
-    "country": "text", "source_created_at": "timestamptz", "source_updated_at": "timestamptz", "raw": "jsonb", "record_hash": "bytea",
-    "merged_into": "text", "deleted_at": "timestamptz", "first_seen_at": "timestamptz", "changed_at": "timestamptz", "load_id": "bigint",
-}  # fmt: skip
-_SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in _COLUMNS.items()])
+_SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in RECORD_COLUMNS.items()])
 
 
 def asset(source: Source) -> dg.AssetsDefinition:
@@ -50,7 +48,13 @@ def asset(source: Source) -> dg.AssetsDefinition:
         done = commit_op(source).alias("commit")(manifest, merged.collect())
         return {"result": done.result, **{f"{source.name}_{check}": getattr(done, check) for check in CHECKS}}
 
-    return ingested
+    age = max_age(source)
+    return ingested if age is None else ingested.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, _stale_after(age)))
+
+
+def _stale_after(age: timedelta) -> dg.FreshnessPolicy:
+    """Stale without a load, as Dagster's daemon evaluates it: a source that stopped is seen."""
+    return dg.FreshnessPolicy.time_window(fail_window=age)
 
 
 def schedules(sources: Iterable[Source]) -> Iterator[dg.ScheduleDefinition]:

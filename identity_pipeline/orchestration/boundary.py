@@ -1,58 +1,40 @@
 """Where our errors become Dagster's: once, redacted, with the retry decision made."""
 
 import logging
-import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import unquote
 
 import dagster as dg
-from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
-from identity_pipeline.connectors.base import Connector
-from identity_pipeline.core.errors import ConfigurationError, PipelineError
-from identity_pipeline.orchestration.sources import CREDENTIAL, UNSET
-
-_PASSWORDS = (r"://[^:/@\s]*:([^@\s]+)@", r"(?i)password\s*=\s*'([^']+)'", r"(?i)password\s*=\s*([^'\s;&]+)")
-"""Where a password stands in a connection string."""
-
-
-def _with_passwords(secrets: tuple[str, ...]) -> set[str]:
-    inner = {found[1] for secret in secrets for form in _PASSWORDS if (found := re.search(form, secret))}
-    return {*secrets, *inner, *map(unquote, inner)}
-
-
-def redact(text: str, secrets: tuple[str, ...]) -> str:
-    """``text`` without the secrets, the passwords inside them, and without control characters."""
-    for secret in sorted(_with_passwords(secrets), key=len, reverse=True):
-        if len(secret) >= 4:
-            text = text.replace(secret, "***")
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+from identity_pipeline.core.errors import PipelineError
+from identity_pipeline.core.redaction import Redactor
+from identity_pipeline.dagster_internals import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 
 class _Redacting(logging.Filter):
-    def __init__(self, secrets: tuple[str, ...]) -> None:
+    def __init__(self, redactor: Redactor) -> None:
         super().__init__()
-        self._secrets = secrets
+        self._redactor = redactor
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact(record.getMessage(), self._secrets), ()
+        record.msg, record.args = self._redactor.redact(record.getMessage()), ()
         return True
 
 
 @contextmanager
-def boundary(context: dg.OpExecutionContext, connector: Connector | None = None) -> Iterator[None]:
+def boundary(context: dg.OpExecutionContext, redactor: Redactor | None = None) -> Iterator[None]:
     """Run an op's body: what it raises becomes one :class:`dagster.Failure` that says who acts next.
 
-    A failure of a class we do not know keeps its text to itself, since drivers quote records in
-    theirs: it shows its type and where it arose.
+    What ``redactor`` learns inside is taken out of what is logged and raised from then on. A failure of a
+    class we do not know keeps its text to itself, since drivers quote records in theirs: it shows its
+    type and where it arose.
 
     Raises:
         dg.Failure: with ``allow_retries`` from the class of the error.
     """
-    secrets = connector.secrets() if connector else ()
-    redacting = _Redacting(secrets)
+    redactor = redactor or Redactor()
+    redacting = _Redacting(redactor)
     context.log.addFilter(redacting)
     try:
         yield
@@ -60,7 +42,7 @@ def boundary(context: dg.OpExecutionContext, connector: Connector | None = None)
         if not error.retryable:  # `allow_retries` speaks of the step only: the run itself would be started once more
             context.instance.add_run_tags(context.run_id, {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "false"})
         raise dg.Failure(
-            description=redact(str(error), secrets),
+            description=redactor.redact(str(error)),
             metadata={"error_code": error.code, "a_retry_helps": error.retryable},
             allow_retries=error.retryable,
         ) from None
@@ -76,24 +58,3 @@ def boundary(context: dg.OpExecutionContext, connector: Connector | None = None)
         ) from None
     finally:
         context.log.removeFilter(redacting)
-
-
-def resolved(connector: Connector, url: str) -> Connector:
-    """``connector`` with every ``{credential: NAME}`` looked up in the credential store.
-
-    Raises:
-        ConfigurationError: an environment variable is not set, there is no such credential, or no key opens it.
-    """
-    texts = {name: value for name in type(connector).model_fields if isinstance(value := getattr(connector, name), str)}
-    for name, value in texts.items():
-        if value.startswith(UNSET):
-            raise ConfigurationError(
-                f"config.{name} is taken from the environment variable {value.removeprefix(UNSET)}, which is not set: set it where "
-                "Dagster's processes start, start them anew, then run it again"
-            )
-    named = {name: value.removeprefix(CREDENTIAL) for name, value in texts.items() if value.startswith(CREDENTIAL)}
-    if not named:
-        return connector
-    from identity_pipeline.credentials import vault  # noqa: PLC0415 - loads the crypto library only where a credential is named
-
-    return connector.model_copy(update={name: vault.reveal(url, credential) for name, credential in named.items()})

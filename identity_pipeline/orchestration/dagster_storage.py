@@ -3,10 +3,9 @@
 from typing import Any, Self
 from urllib.parse import quote
 
-from dagster._config.config_schema import UserConfigSchema
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
+from identity_pipeline.dagster_internals import ConfigurableClassData, UserConfigSchema
 from identity_pipeline.embedded.location import database_url
 
 

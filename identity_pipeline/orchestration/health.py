@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from identity_pipeline.embedded.location import database_url
-from identity_pipeline.store import ledger
+from identity_pipeline.store import lease
 
 GRACE = timedelta(minutes=2)
 """A run may be without a living lease for so long: before its first op, between two, after its last."""
@@ -22,7 +22,7 @@ def close_dead_runs(instance: dg.DagsterInstance, now: datetime | None = None) -
     records = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], updated_before=now - GRACE))
     if not records:
         return closed
-    alive = ledger.running_runs(database_url(), within=GRACE.total_seconds())
+    alive = lease.running_runs(database_url(), within=GRACE.total_seconds())
     for record in records:
         run = record.dagster_run
         ours = "identity/source" in run.tags or run.job_name == "ingest" or run.job_name.startswith("__ASSET_JOB")

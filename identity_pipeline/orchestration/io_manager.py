@@ -1,12 +1,12 @@
-"""What ops hand each other: small JSON values beside the landing. Nothing is ever pickled."""
+"""What ops hand each other: small typed values as JSON beside the landing. Nothing is ever pickled."""
 
-import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import TypeAdapter
 
 from identity_pipeline.core import settings
 from identity_pipeline.store.landing import Landing, make_folder
@@ -16,7 +16,10 @@ _KEEP_SECONDS = 30 * 86_400
 
 
 class JsonIOManager(dg.IOManager):
-    """Keeps op outputs as ``<landing>/.runs/<run>/<step>/<output>.json``; None is not written."""
+    """Keeps op outputs as ``<landing>/.runs/<run>/<step>/<output>.json`` and reads them as the type of their output.
+
+    None is not written.
+    """
 
     def _path(self, identifier: list[str]) -> tuple[Any, str]:
         return Landing(settings.landing_url()).at(_RUNS, *(part.replace("/", "_") for part in identifier))
@@ -28,16 +31,17 @@ class JsonIOManager(dg.IOManager):
         system, path = self._path(list(context.get_identifier()))
         make_folder(system, path.rpartition("/")[0])
         with system.open_output_stream(f"{path}.json") as stream:
-            stream.write(json.dumps(obj).encode())
+            stream.write(TypeAdapter(type(obj)).dump_json(obj))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the output that an input comes from; None if nothing was written."""
-        if context.upstream_output is None:
+        output = context.upstream_output
+        if output is None:
             return None
-        system, path = self._path(list(context.upstream_output.get_identifier()))
+        system, path = self._path(list(output.get_identifier()))
         try:
             with system.open_input_stream(f"{path}.json") as stream:
-                return json.loads(stream.read())
+                return TypeAdapter(output.dagster_type.typing_type).validate_json(stream.read())
         except FileNotFoundError:
             return None
 

@@ -6,25 +6,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
+from dagster.version import __version__ as dagster_version
 
-# `dagster job launch` prints no run id and loads the code location anew for every run. What it is
-# made of is not public; dagster is pinned exactly, and a test launches for real.
-from dagster._cli.job import _create_run
-from dagster._cli.workspace.cli_target import (
+from identity_pipeline.dagster_internals import (
+    PARENT_RUN_ID_TAG,
+    WILL_RETRY_TAG,
+    WorkspaceOpts,
+    create_run,
     get_code_location_from_workspace,
     get_remote_job_from_remote_repo,
     get_remote_repository_from_code_location,
     get_workspace_from_cli_opts,
 )
-from dagster._core.storage.tags import PARENT_RUN_ID_TAG, WILL_RETRY_TAG
-from dagster.version import __version__ as dagster_version
-from dagster_shared.cli import WorkspaceOpts
-
 from identity_pipeline.orchestration.assets import JOB, run_config
 
 
 def launch(instance: dg.DagsterInstance, workspace: Path, names: list[str], choices: Mapping[str, object]) -> dict[str, str]:
     """Enqueue one run of the job for each source. ``choices`` are fields of the read op's config.
+
+    `dagster job launch` prints no run id and loads the code location again for every run: this is what it is made of.
 
     Returns:
         Source name → run id.
@@ -36,7 +36,7 @@ def launch(instance: dg.DagsterInstance, workspace: Path, names: list[str], choi
         job = get_remote_job_from_remote_repo(repository, JOB)
         runs = {}
         for name in names:
-            run = _create_run(
+            run = create_run(
                 instance=instance,
                 code_location=location,
                 remote_repo=repository,
@@ -65,7 +65,7 @@ class Followed:
     _cursor: str | None = field(default=None, repr=False)
 
     def update(self, instance: dg.DagsterInstance, say: Callable[[str, str], None]) -> None:
-        """Look once. ``say(source, message)`` is told each new message of the run."""
+        """Look once. ``say(source, message)`` is given each new message of the run."""
         run = instance.get_run_by_id(self.run_id)
         if run is None:
             self.status, self.error, self.done = "DELETED", "the run was deleted", True
@@ -84,9 +84,9 @@ class Followed:
             self.message = entry.user_message
             say(self.source_name, entry.user_message)
         elif event.is_step_failure and event.step_failure_data.user_failure_data is not None:
-            told = event.step_failure_data.user_failure_data
-            self.error = told.description
-            helps = told.metadata.get("a_retry_helps")
+            reported = event.step_failure_data.user_failure_data
+            self.error = reported.description
+            helps = reported.metadata.get("a_retry_helps")
             self.retryable = bool(helps is not None and helps.value)
 
     def _end(self, instance: dg.DagsterInstance, run: dg.DagsterRun, say: Callable[[str, str], None]) -> None:

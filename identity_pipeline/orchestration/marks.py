@@ -11,11 +11,10 @@ from typing import cast, get_args
 import dagster as dg
 
 from identity_pipeline.core import cursor
+from identity_pipeline.core.cursor import CursorType, Mark
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.text import escape
-from identity_pipeline.core.window import CursorType
 from identity_pipeline.store import ledger
-from identity_pipeline.store.ledger import Mark
 
 _PAGE, _MOST = 50, 1_000
 

@@ -8,7 +8,7 @@ import yaml
 
 from identity_pipeline import connectors
 from identity_pipeline.cli.template import FILL_IN
-from identity_pipeline.orchestration.sources import load
+from identity_pipeline.declarations.folder import load
 from identity_pipeline_tests.cli.workplace import run
 
 

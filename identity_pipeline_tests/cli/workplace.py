@@ -8,10 +8,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from identity_pipeline.cli import command
-from identity_pipeline.core.text import cast_all_utf8, frame, to_table
-from identity_pipeline.orchestration.ops import part_values, rules
-from identity_pipeline.orchestration.sources import Source
+from identity_pipeline.core.text import table_of
+from identity_pipeline.declarations.source import Source
+from identity_pipeline.loading.spec import rules
 from identity_pipeline.store import ledger
+from identity_pipeline.store.landing import LandedPart, Part
 from identity_pipeline.store.ledger import ReadSummary
 from identity_pipeline.store.merge import merge_part
 
@@ -39,14 +40,18 @@ def declare(folder: Path, *sources: dict[str, Any]) -> None:
 
 
 def load(url: str, declared: dict[str, Any], *records: dict[str, Any], run_id: str = "run-1", mark: str | None = None) -> dict[str, Any]:
-    """Load ``records`` as a run would; the load's line of the ledger."""
+    """Load ``records`` as a run would; the load's row of the ledger."""
     source = Source.model_validate(declared)
-    rule = rules(part_values(source, source.resource().cursor_reading()))
-    started = ledger.open_load(url, source.name, source.source_type, run_id, before=ledger.mark(url, source.name), wait=0)
-    batches = [to_table(cast_all_utf8(frame([record]))) for record in records]
-    counts = merge_part(url, started, 0, batches, rule)
-    kind = source.cursor[0] if source.cursor else None
+    spec = source.load_spec(source.resource())
+    before = ledger.state(url, source.name).mark
+    started = ledger.open_load(url, source.name, source.source_type, run_id, before=before, wait=0)
+    part = Part(0, 0)
+    counts = merge_part(url, started, part, [table_of([record]) for record in records], rules(spec))
     summary = ReadSummary(
-        parts=[counts.records], records_read=counts.records, cursor_column=source.cursor_column, cursor_type=kind, candidate=mark
-    )  # fmt: skip
+        parts=[LandedPart(part, counts.records)],
+        records_read=counts.records,
+        cursor_column=source.cursor_column,
+        cursor_type=spec.cursor and spec.cursor.type,
+        candidate=mark,
+    )
     return ledger.commit(url, started, summary)

@@ -4,7 +4,8 @@ To add one, write ``harnesses/<source_type>.py`` with one subclass of :class:`Ha
 
     class MyContactsHarness(Harness):
         cursor_column = "updated"
-        exempt: ClassVar = {"nul": "the API refuses U+0000"}
+        traits: ClassVar = TRAITS.keys() - {"nul"}
+        lacking: ClassVar = {"nul": "the API refuses U+0000"}
         old_configs: ClassVar = ({"token": {"env": "TOKEN"}},)
 
         def start(self):
@@ -24,7 +25,7 @@ A harness is new for each test. Everything else has a default that fits a JSON A
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -34,7 +35,7 @@ import pytest
 
 from identity_pipeline.connectors import connector
 from identity_pipeline.connectors.base import Connector
-from identity_pipeline.core.window import CursorType
+from identity_pipeline.core.cursor import CursorType
 from identity_pipeline_tests.conformance import harnesses as _package
 from identity_pipeline_tests.servers.faults import Fault, FaultProxy, status
 from identity_pipeline_tests.servers.files import Authority
@@ -63,7 +64,7 @@ TRAITS = {
     "line_breaks": "a value may hold line breaks",
     "megabyte": "a value may hold a million characters",
 }
-"""What the suite takes for granted of a source type, unless its harness is ``exempt``."""
+"""What a source type may have. A harness states which it has and why it lacks the others; a promise names those it needs."""
 
 _FIRST = (datetime.now(UTC) - timedelta(days=30)).replace(second=0, microsecond=0)
 LONG = 40
@@ -130,14 +131,16 @@ class Harness:
     """Base of all harnesses. The class values say what the source is like, the methods play it."""
 
     cursor_column: ClassVar[str | None]
-    """Field that holds ``Contact.at``; None if no cursor is offered (then ``cursor`` is exempt)."""
+    """Field that holds ``Contact.at``; None if no cursor is offered (then ``cursor`` is lacking)."""
     cursor_type: ClassVar[CursorType] = "timestamp"
     note: ClassVar[str] = "note"
     """Field that holds ``Contact.note``, as it is called in ``raw``."""
     wire: ClassVar[str] = "http"
     """``http``: start with :meth:`behind_faults`; ``tcp``: start with :meth:`behind_relay`."""
-    exempt: ClassVar[Mapping[str, str]] = {}
-    """Trait (see :data:`TRAITS`) → why this source type does not have it."""
+    traits: ClassVar[Set[str]] = frozenset()
+    """Those of :data:`TRAITS` that this source type has."""
+    lacking: ClassVar[Mapping[str, str]] = {}
+    """Each other trait → why this source type does not have it."""
     dialect: ClassVar[Mapping[str, Fault]] = {}
     """Name of a fault in ``test_faults.BROKEN`` → how this vendor words it, where the plain status does not do."""
     requests_before_pages: ClassVar[int] = 0
@@ -242,7 +245,7 @@ class Harness:
     @classmethod
     def has(cls, trait: str) -> bool:
         """True if the source type has the trait, or is of that wire."""
-        return trait == cls.wire if trait in {"http", "tcp"} else trait not in cls.exempt
+        return trait == cls.wire if trait in {"http", "tcp"} else trait in cls.traits
 
 
 def harness_classes() -> dict[str, type[Harness]]:

@@ -42,8 +42,8 @@ def test_it_stops_at_a_source_that_is_down(loader: Loader) -> None:
     assert checked(loader) == STEPS[:1]
 
 
-def test_it_writes_nothing(loader: Loader) -> None:
+def test_it_leaves_no_trace(loader: Loader) -> None:
+    """The identity database holds nothing of a source that was only tested: no row, no mark, no load, no lease."""
     loader.show(*contacts(5))
     checked(loader)
-    assert loader.rows() == {}
-    assert loader.mark is None
+    assert loader.traces() == []

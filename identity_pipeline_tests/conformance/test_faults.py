@@ -219,7 +219,7 @@ def test_a_connection_that_is_cut_ends_the_load_and_loses_nothing(loader: Loader
     assert relay is not None
     loaded(loader)
     loader.add(*(c.but(note="x" * 40_000) for c in CHANGES))
-    loader.frames()
+    loader.batches()
     most = relay.bytes_back
     for cut in (0, 200, most - 100_000, most - 1_500):
         relay.cut_after = cut

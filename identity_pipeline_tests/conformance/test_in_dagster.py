@@ -17,7 +17,8 @@ from psycopg import sql
 
 from identity_pipeline.core.settings import PACKAGE
 from identity_pipeline.orchestration.assets import JOB, definitions, run_config
-from identity_pipeline.orchestration.ops import CHECKS, normalise_records
+from identity_pipeline.orchestration.ops import normalise_records
+from identity_pipeline.orchestration.results import CHECKS
 from identity_pipeline_tests.conformance.harness import Harness, Tools, contacts
 from identity_pipeline_tests.conformance.loader import Heard, searched
 from identity_pipeline_tests.servers.files import Authority

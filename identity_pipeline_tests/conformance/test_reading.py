@@ -2,10 +2,11 @@
 
 from datetime import timedelta
 
+import pyarrow as pa
 import pytest
 
 from identity_pipeline.core import cursor
-from identity_pipeline.core.text import SANITISED, TEXT
+from identity_pipeline.core.text import SANITISED
 from identity_pipeline_tests.conformance.harness import Contact, contacts, minute
 from identity_pipeline_tests.conformance.loader import Loader
 
@@ -20,10 +21,10 @@ def mark_at(loader: Loader, number: float) -> str:
 def test_five_records_over_two_pages_are_read_once_each(loader: Loader) -> None:
     loader.harness.shrink_pages()
     loader.show(*FIVE)
-    line = loader.load()
-    assert (line["records_read"], line["inserted"], line["duplicates"]) == (5, 5, 0)
+    row = loader.load()
+    assert (row["records_read"], row["inserted"], row["duplicates"]) == (5, 5, 0)
     assert loader.live() == IDS
-    assert max(line["pages"], len(loader.frames())) >= 2, "shrink_pages() has to spread five contacts over two pages or batches"
+    assert max(row["pages"], len(loader.batches())) >= 2, "shrink_pages() has to spread five contacts over two pages or batches"
 
 
 @pytest.mark.needs("cursor")
@@ -32,19 +33,19 @@ def test_five_changes_over_two_pages_are_read_once_each(loader: Loader) -> None:
     loader.show(*FIVE)
     loader.load()
     loader.add(*(Contact(str(n), minute(n + 100)) for n in range(1, 6)), Contact("6", minute(106)))
-    line = loader.load()
-    assert (line["inserted"], line["updated"], line["duplicates"]) == (1, 5, 0)
+    row = loader.load()
+    assert (row["inserted"], row["updated"], row["duplicates"]) == (1, 5, 0)
     assert loader.mark == mark_at(loader, 106)
 
 
-def test_frames_are_bounded_and_hold_nothing_but_text(loader: Loader) -> None:
+def test_batches_are_bounded_and_hold_nothing_but_text(loader: Loader) -> None:
     number = loader.harness.second_batch_at
     loader.show(*contacts(number))
-    frames = loader.frames()
-    assert len(frames) >= 2, "so many records have to come in several frames"
-    assert max(map(len, frames)) <= 50_000
-    assert sum(map(len, frames)) == number
-    assert {dtype for frame in frames for dtype in frame.dtypes} == {TEXT}
+    batches = loader.batches()
+    assert len(batches) >= 2, "so many records have to come in several batches"
+    assert max(map(len, batches)) <= 50_000
+    assert sum(map(len, batches)) == number
+    assert {kind for batch in batches for kind in pa.table(batch).schema.types} == {pa.string()}
 
 
 @pytest.mark.needs("cursor")
@@ -86,9 +87,9 @@ def test_a_record_that_comes_late_is_found_within_the_overlap(loader: Loader) ->
 @pytest.mark.needs("cursor", "null_cursor")
 def test_records_without_a_cursor_value_are_loaded_and_counted_by_a_full_read(loader: Loader) -> None:
     loader.show(*FIVE, Contact("6", None), Contact("7", None))
-    line = loader.load()
-    assert (line["inserted"], line["null_cursor"]) == (7, 2)
-    assert any("2 records" in warning for warning in line["warnings"])
+    row = loader.load()
+    assert (row["inserted"], row["null_cursor"]) == (7, 2)
+    assert any("2 records" in warning for warning in row["warnings"])
     loader.add(Contact("8", None))
     assert loader.load(full_refresh=True)["null_cursor"] == 3
     assert loader.live() == {*IDS, "6", "7", "8"}
@@ -109,16 +110,31 @@ def test_a_record_from_the_future_is_loaded_and_blinds_no_later_load(loader: Loa
 
 
 @pytest.mark.needs("cursor")
-def test_the_mark_never_goes_back(loader: Loader) -> None:
+def test_the_mark_never_goes_back_by_itself(loader: Loader) -> None:
     loader.show(*FIVE)
     loader.load()
     loader.show(Contact("1", minute(1), note="changed"))
-    loader.load(cursor_after=mark_at(loader, 0))
+    loader.load()
     assert loader.mark == mark_at(loader, 5)
     loader.show()
     loader.load()
-    loader.load(full_refresh=True)
     assert loader.mark == mark_at(loader, 5)
+
+
+@pytest.mark.needs("cursor")
+def test_a_mark_that_leads_too_far_can_be_taken_back(loader: Loader) -> None:
+    loader.show(*FIVE)
+    loader.load()
+    loader.show(*FIVE[:3])
+    loader.load(cursor_after=mark_at(loader, 0))
+    assert loader.mark == mark_at(loader, 3), "a lower cursor_after sets the mark to what was seen"
+    loader.show(*FIVE[:2])
+    loader.load(full_refresh=True)
+    assert loader.mark == mark_at(loader, 2), "so does a full refresh"
+    loader.wipe()
+    loader.show(FIVE[0])
+    loader.load()
+    assert loader.mark == mark_at(loader, 1), "so does a wiped asset"
 
 
 @pytest.mark.parametrize("full_refresh", [False, True])
@@ -126,8 +142,8 @@ def test_a_second_load_of_the_same_writes_nothing(loader: Loader, full_refresh: 
     loader.show(*FIVE)
     loader.load()
     before = loader.rows()
-    line = loader.load(full_refresh=full_refresh)
-    assert (line["inserted"], line["updated"], line["deleted"]) == (0, 0, 0)
+    row = loader.load(full_refresh=full_refresh)
+    assert (row["inserted"], row["updated"], row["deleted"]) == (0, 0, 0)
     assert loader.rows() == before, "rows were rewritten"
 
 
@@ -162,8 +178,8 @@ def test_a_limit_is_kept_and_leaves_the_mark(loader: Loader) -> None:
 @pytest.mark.needs("cursor", "repeated_id")
 def test_of_two_rows_with_one_id_the_newer_stays(loader: Loader) -> None:
     loader.show(Contact("1", minute(2), note="newer"), Contact("1", minute(1), note="older"), Contact("2", minute(1)))
-    line = loader.load()
-    assert (line["inserted"], line["duplicates"]) == (2, 1)
+    row = loader.load()
+    assert (row["inserted"], row["duplicates"]) == (2, 1)
     assert loader.rows()["1"]["raw"][loader.harness.note] == "newer"
 
 
@@ -215,9 +231,9 @@ def test_a_full_refresh_of_a_source_that_lost_much_deletes_nothing(loader: Loade
     loader.show(*FIVE)
     loader.load()
     loader.show(*FIVE[:left])
-    line = loader.load(full_refresh=True)
-    assert line["deleted"] == 0
-    assert any("max_deleted_share" in warning for warning in line["warnings"])
+    row = loader.load(full_refresh=True)
+    assert row["deleted"] == 0
+    assert any("max_deleted_share" in warning for warning in row["warnings"])
     assert len(loader.live()) == 5
 
 
@@ -282,8 +298,8 @@ def test_a_lone_surrogate_becomes_a_visible_escape_and_the_record_is_marked(load
 @pytest.mark.needs("megabyte")
 def test_a_million_characters_arrive_and_more_are_quarantined_alone(loader: Loader) -> None:
     loader.show(Contact("1", minute(1), note="x" * 1_000_000), Contact("2", minute(1), note="x" * 1_048_577), Contact("3", minute(1)))
-    line = loader.load()
-    assert (line["inserted"], line["quarantined"]) == (2, 1)
+    row = loader.load()
+    assert (row["inserted"], row["quarantined"]) == (2, 1)
     assert notes(loader)["1"] == "x" * 1_000_000
     assert loader.live() == {"1", "3"}
 
@@ -299,6 +315,6 @@ def test_ids_are_told_apart_by_every_character(loader: Loader) -> None:
 @pytest.mark.needs("text_ids")
 def test_an_id_that_is_too_long_or_empty_is_quarantined_alone(loader: Loader) -> None:
     loader.show(Contact("k" * 1025, minute(1)), Contact(" ", minute(1)), Contact("1", minute(1)))
-    line = loader.load()
-    assert (line["inserted"], line["quarantined"]) == (1, 2)
+    row = loader.load()
+    assert (row["inserted"], row["quarantined"]) == (1, 2)
     assert {row["reason"] for row in loader.quarantined()} == {"id_too_long", "missing_id"}

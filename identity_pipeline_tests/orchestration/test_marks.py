@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from identity_pipeline.core.cursor import Mark
 from identity_pipeline.orchestration import marks
-from identity_pipeline.store.ledger import Mark
 from identity_pipeline_tests.orchestration.conftest import MakeWorld
 from identity_pipeline_tests.orchestration.world import PEOPLE, Outcome, World
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from identity_pipeline.declarations.folder import load
 from identity_pipeline.orchestration import assets
-from identity_pipeline.orchestration.sources import load
 
 ENTRY = "  - name: {}\n    source_type: csv_url\n    config: {{url: 'https://example.com/contacts.csv'}}\n"
 

@@ -11,20 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
 
 from identity_pipeline.core import settings
+from identity_pipeline.core.cursor import Mark
 from identity_pipeline.core.errors import TargetUnavailable
+from identity_pipeline.core.load_spec import LoadSpec
+from identity_pipeline.declarations.folder import load
+from identity_pipeline.declarations.opened import opened
 from identity_pipeline.embedded import server as embedded
+from identity_pipeline.loading import read as reading
+from identity_pipeline.loading.read import Read
+from identity_pipeline.loading.spec import Reader, Target
 from identity_pipeline.orchestration.health import close_dead_runs
-from identity_pipeline.orchestration.reading import Reading
-from identity_pipeline.orchestration.sources import load
-from identity_pipeline.store import ledger
+from identity_pipeline.store import lease
 from identity_pipeline.store.landing import Landing
-from identity_pipeline.store.ledger import Load, Mark, ReadSummary
 from identity_pipeline.store.migrate import migrate
 from identity_pipeline_tests import clusters
 from identity_pipeline_tests.orchestration.conftest import MakeWorld
@@ -76,7 +81,7 @@ def undisturbed(make_world: MakeWorld, loaded: World) -> dict:
 @pytest.fixture
 def disturbed(make_world: MakeWorld, loaded: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A pipeline whose source changed since its first load. A lease between two ops is soon over."""
-    monkeypatch.setattr(ledger, "LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.5)
     world = make_world(loaded)
     world.change(*CHANGES)
     return world
@@ -100,22 +105,23 @@ def test_killed_again_and_again_it_still_ends_alike(disturbed: World, undisturbe
 
 def advance_the_mark_before_the_data() -> None:
     """The bug that this module must find: mark and metadata say done when the read is."""
-    read = Reading.run
+    read = reading.read
 
-    def run(self: Reading, run_id: str) -> tuple[Load, ReadSummary]:
-        opened, summary = read(self, run_id)
+    def early(spec: LoadSpec, reader: Reader, target: Target, run_id: str, **options: Any) -> Read:
+        found = read(spec, reader, target, run_id, **options)
+        load, summary = found.load, found.summary
         values = {n: getattr(summary, n) for n in ("cursor_column", "cursor_type")} | {"cursor_after": summary.candidate}
-        with psycopg.connect(self.url) as connection:
-            for table, column, key in (("sources", "source_name", opened.source_name), ("loads", "load_id", opened.load_id)):
+        with psycopg.connect(target.url) as connection:
+            for table, column, key in (("sources", "source_name", load.source_name), ("loads", "load_id", load.load_id)):
                 connection.execute(
                     f"update identity.{table} set cursor_column = %s, cursor_type = %s, cursor_after = %s where {column} = %s".encode(),
                     (*values.values(), key),
                 )
-            connection.execute("update identity.loads set status = 'committed' where load_id = %s", (opened.load_id,))
-        dg.OpExecutionContext.get().log_event(dg.AssetMaterialization(opened.source_name, metadata=values | {"load_id": opened.load_id}))
-        return opened, summary
+            connection.execute("update identity.loads set status = 'committed' where load_id = %s", (load.load_id,))
+        dg.OpExecutionContext.get().log_event(dg.AssetMaterialization(load.source_name, metadata=values | {"load_id": load.load_id}))
+        return found
 
-    Reading.run = run  # type: ignore[method-assign]
+    reading.read = early
 
 
 @pytest.mark.parametrize("point", ["staged", "merged"])
@@ -168,7 +174,7 @@ def private(
     make_world: MakeWorld, loaded: World, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[World, Path]]:
     """A pipeline like the others, whose identity database has a server of its own; and that server's home."""
-    monkeypatch.setattr(ledger, "LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.5)
     source = make_world(loaded)
     folder = clusters.place("recovery-")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -257,11 +263,10 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 
 def test_a_full_disk_fails_the_read_with_what_to_do_and_the_next_run_repeats_it(disturbed: World, undisturbed: dict):
     with disturbed.entered():
-        source = load(disturbed.home / "sources").source("people")
-        connector = source.resource().process_config_and_initialize()
-        reading = Reading(source, connector, disturbed.url, Landing(settings.landing_url()), "rules", disturbed.published(), log=[].append)
+        people = opened(load(disturbed.home / "sources").source("people"), lambda: disturbed.url)
+        target = Target(disturbed.url, Landing(settings.landing_url()))
         with no_file_larger_than(500), pytest.raises(TargetUnavailable, match="free space or make it writable"):
-            reading.run("run")
+            reading.read(people.spec, people.connector, target, "run", published=disturbed.published(), log=[].append)
     assert disturbed.landed() == []
     assert (disturbed.loads()[1]["status"], disturbed.loads()[1]["error_code"]) == ("failed", "target_unavailable")
     assert disturbed.load().success

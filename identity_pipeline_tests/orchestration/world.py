@@ -21,10 +21,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from identity_pipeline.core import settings
+from identity_pipeline.core.cursor import Mark
 from identity_pipeline.orchestration import assets, marks
 from identity_pipeline.readers.sql.postgres import stream
-from identity_pipeline.store import landing, ledger
-from identity_pipeline.store.ledger import Mark
+from identity_pipeline.store import landing, lease, ledger
 
 PEOPLE: dict[str, Any] = {
     "name": "people",
@@ -173,7 +173,7 @@ class World:
 
     def mark(self) -> Mark | None:
         """The mark in the ledger."""
-        return ledger.mark(self.url, "people")
+        return ledger.state(self.url, "people").mark
 
     def published(self) -> Mark | None:
         """The mark in Dagster's metadata, as a load finds it."""
@@ -247,7 +247,7 @@ def _run(environment: dict[str, str], plant: Callable[[], None] | None, choices:
     os.environ.update(environment)
     stream.BATCH_ROWS = 10
     landing.PART_ROWS = 20
-    ledger.LEASE_SECONDS = 1.5
+    lease.LEASE_SECONDS = 1.5
     if plant is not None:
         plant()
     with dg.DagsterInstance.get() as instance:

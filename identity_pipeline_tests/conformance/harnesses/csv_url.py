@@ -17,7 +17,10 @@ class CsvUrlHarness(Harness):
     """One file at a signed address."""
 
     cursor_column = "updated_at"
-    exempt: ClassVar = {
+    traits: ClassVar = {
+        "cursor", "null_cursor", "future_cursor", "repeated_id", "text_ids", "deletion", "restoring", "credential", "permission", "nul", "line_breaks", "megabyte",
+    }  # fmt: skip
+    lacking: ClassVar = {
         "merging": "files have no customary column for it: a `mapping:` names one",
         "pages": "a file is one answer",
         "framed": "half of a CSV file is a CSV file",

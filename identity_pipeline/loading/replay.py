@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from identity_pipeline.core.errors import PipelineError
 from identity_pipeline.core.fieldmap import REJECTED
-from identity_pipeline.store import ledger
+from identity_pipeline.core.load_spec import LoadSpec
+from identity_pipeline.loading.spec import rules as rules_of
+from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.database import connect
-from identity_pipeline.store.ledger import Load, ReadSummary
+from identity_pipeline.store.landing import LandedPart, Part
+from identity_pipeline.store.ledger import ReadSummary
+from identity_pipeline.store.load import Load
 from identity_pipeline.store.merge import Rules, merge_part
 from identity_pipeline.store.rejection import CODES
 
@@ -46,42 +49,29 @@ class _Taken:
     older: list[int] = field(default_factory=list)
 
 
-def replay(
-    url: str,
-    source_name: str,
-    source_type: str,
-    rules: Rules,
-    *,
-    ids: list[int] | None = None,
-    log: Callable[[str], None] = lambda _: None,
-) -> Replayed:
-    """Merge the open records of a source, or those of them in ``ids``. May be broken off and repeated.
+def replay(spec: LoadSpec, url: str, *, ids: list[int] | None = None, log: Callable[[str], None] = lambda _: None) -> Replayed:
+    """Merge the open records of a source, or those of them in ``ids``. May be stopped and repeated.
 
     Raises:
         AlreadyRunning: a load of the source is at work.
         PipelineError: the merge failed; nothing of it stays.
     """
-    load = ledger.open_load(
-        url, source_name, source_type, f"replay-{uuid.uuid4()}", before=ledger.mark(url, source_name), log=log
-    )  # fmt: skip
-    taken = _Taken()
-    try:
-        with ledger.hold(url, load):
-            counts = merge_part(url, load, 0, _batches(url, load, rules, ids, taken), rules)
-            mark = ledger.mark(url, source_name)
-            summary = ReadSummary(
-                parts=[counts.records],
-                records_read=counts.records,
-                cursor_column=mark and mark.column,
-                cursor_type=mark and mark.type,
-                partial=True,
-            )
-            ledger.commit(url, load, summary)
-            failed = _settle(url, load, taken)
-    except PipelineError as error:
-        ledger.fail(url, load, error.code, str(error))
-        raise
-    return Replayed(source_name, load.load_id, len(taken.before) - failed, failed, len(taken.older))
+    name, rules, taken = spec.source_name, rules_of(spec), _Taken()
+    mark = ledger.state(url, name).mark
+    load = ledger.open_load(url, name, spec.source_type, f"replay-{uuid.uuid4()}", before=mark, log=log)
+    with ledger.closing(url, load), lease.hold(url, load):
+        part = Part(0, 0)
+        counts = merge_part(url, load, part, _batches(url, load, rules, ids, taken), rules)
+        summary = ReadSummary(
+            parts=[LandedPart(part, counts.records)],
+            records_read=counts.records,
+            cursor_column=mark and mark.column,
+            cursor_type=mark and mark.type,
+            partial=True,
+        )
+        ledger.commit(url, load, summary)
+        failed = _settle(url, load, taken)
+    return Replayed(name, load.load_id, len(taken.before) - failed, failed, len(taken.older))
 
 
 def _batches(url: str, load: Load, rules: Rules, ids: list[int] | None, taken: _Taken) -> Iterator[pa.Table]:

@@ -1,0 +1,49 @@
+"""The merge of one landed part, as a task of plain values."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from identity_pipeline.core.load_spec import LoadSpec
+from identity_pipeline.loading.read import Read
+from identity_pipeline.loading.spec import Target, rules
+from identity_pipeline.store.landing import LandedPart, Part
+from identity_pipeline.store.load import Load
+from identity_pipeline.store.merge import PartCounts, merge_part
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """One part to merge. ``parts`` are all parts of its load, where a newer version of a record may stand."""
+
+    spec: LoadSpec
+    load: Load
+    part: Part
+    parts: tuple[Part, ...]
+
+
+def tasks(spec: LoadSpec, found: Read) -> list[PartTask]:
+    """The parts that a read landed."""
+    parts = tuple(landed.part for landed in found.summary.parts)
+    return [PartTask(spec, found.load, part, parts) for part in parts]
+
+
+def merge(task: PartTask, target: Target) -> PartCounts:
+    """Normalise and merge what is new or changed in one part, in one transaction.
+
+    Raises:
+        Superseded: a newer load has the source.
+        TargetUnavailable: the database went away; nothing of the part stays.
+    """
+    name, load_id = task.load.source_name, task.load.load_id
+
+    def whole(columns: list[str]) -> Iterator[pa.Table]:
+        for part in task.parts:
+            yield from target.landing.tables(name, load_id, part, columns)
+
+    batches = target.landing.tables(name, load_id, task.part)
+    return merge_part(target.url, task.load, task.part, batches, rules(task.spec), whole=whole)
+
+
+__all__ = ["LandedPart", "Part", "PartCounts", "PartTask", "merge", "tasks"]

@@ -1,0 +1,53 @@
+"""A preview: some records, judged and normalised as a load would, and nothing written."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from identity_pipeline import normalise
+from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
+from identity_pipeline.core.load_spec import LoadSpec
+from identity_pipeline.core.text import SANITISED, cast_all_utf8
+from identity_pipeline.core.window import ReadContext, Window
+from identity_pipeline.loading.spec import Reader
+from identity_pipeline.store import rejection
+
+
+@dataclass(frozen=True)
+class PreviewedRecord:
+    """One record raw and canonical; ``rejected`` is why a load would put it into quarantine."""
+
+    external_id: str | None
+    rejected: str | None
+    raw: dict[str, str | None]
+    canonical: dict[str, Any] | None
+
+
+def preview(spec: LoadSpec, reader: Reader, limit: int, log: Callable[[str], None]) -> Iterator[PreviewedRecord]:
+    """At most ``limit`` records from the beginning of the source, whatever the mark is.
+
+    Raises:
+        PipelineError: they cannot be read, or no field can be the external id or the cursor.
+    """
+    window, counts, left = Window(spec.cursor, limit=limit, context=ReadContext(log=log)), CursorCounts(), limit
+    for batch in reader.read(window):
+        records = cast_all_utf8(batch).slice(0, left)
+        left -= records.num_rows
+        kept = apply_cursor_filter(records, window, counts)
+        if kept.num_rows:
+            yield from _judged(spec, kept)
+        if left <= 0:
+            break
+    if counts.null_cursor and spec.cursor:
+        log(f"{counts.null_cursor} of them have no readable {spec.cursor.column}")
+
+
+def _judged(spec: LoadSpec, records: pa.Table) -> Iterator[PreviewedRecord]:
+    id_field = rejection.id_field(records, spec.field_map, spec.source_name)
+    reasons = rejection.reasons(records, id_field).to_pylist()
+    plain = records.select([name for name in records.column_names if not name.startswith(rejection.RESERVED) or name == SANITISED])
+    canonical = normalise.canonicalise(plain, spec.field_map, default_region=spec.default_region).to_pylist()
+    for raw, made, reason in zip(plain.to_pylist(), canonical, reasons, strict=True):
+        yield PreviewedRecord(raw[id_field], reason, raw, None if reason else made)

@@ -1,0 +1,246 @@
+"""The read of a load: choose the window, read the source, land what it yields, and count."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from identity_pipeline.core import cursor as cursors
+from identity_pipeline.core.cursor import Mark
+from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
+from identity_pipeline.core.errors import ContractBroken, SchemaChanged
+from identity_pipeline.core.failpoint import reached
+from identity_pipeline.core.load_spec import LoadSpec
+from identity_pipeline.core.redaction import Redactor
+from identity_pipeline.core.text import Batch, cast_all_utf8
+from identity_pipeline.core.window import ReadContext, Window
+from identity_pipeline.loading.spec import Reader, RunOptions, Target, fingerprint
+from identity_pipeline.loading.start import Start, start_of
+from identity_pipeline.store import lease, ledger
+from identity_pipeline.store.ledger import ReadSummary, SourceState
+from identity_pipeline.store.load import Load
+
+_REPORT_EVERY = 5.0
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a read hands on: the load that it opened and what it found. ``summary.parts`` are its landed parts."""
+
+    load: Load
+    summary: ReadSummary
+
+
+@dataclass
+class _Reading:
+    """One read at work."""
+
+    spec: LoadSpec
+    reader: Reader
+    target: Target
+    options: RunOptions
+    stored: SourceState
+    log: Callable[[str], None]
+    redactor: Redactor
+    warnings: list[str] = field(default_factory=list)
+
+    def land(self, load: Load, start: Start) -> ReadSummary:
+        """Read and land; once more if the source broke its contract on the way, or its clock is behind the mark."""
+        window = self._window(start)
+        self.log(f"load {load.load_id}: {_described(window)}")
+        try:
+            return self._land_once(load, start, window)
+        except _ClockBehind as behind:
+            window = self._window(start, lower=behind.lower)
+        except ContractBroken as error:
+            self.log(f"load {load.load_id}: reading once more from the start: {self.redactor.redact(str(error))}")
+            window = self._window(start)
+        return self._land_once(load, start, window, again=True)
+
+    def _window(self, start: Start, lower: str | None = None) -> Window:
+        stored, options, spec = self.stored, self.options, self.spec
+        same_rules = stored.mapping == fingerprint(spec) and not options.full_refresh
+        return Window(
+            spec.cursor, lower or start.lower, options.full_refresh, options.objects, options.limit,
+            stored.files if same_rules else {}, start.state, ReadContext(log=self.log, warnings=list(self.warnings)),
+        )  # fmt: skip
+
+    def _land_once(self, load: Load, start: Start, window: Window, *, again: bool = False) -> ReadSummary:
+        spec, context, limit = self.spec, window.context, window.limit
+        started = reported = time.monotonic()
+        counts, read = CursorCounts(), 0
+        # The read is closed at once when something here fails: the source's session must not wait for the traceback to go.
+        with (
+            self.target.landing.writer(spec.source_name, load.load_id) as writer,
+            closing(_closable(self.reader.read(window))) as batches,
+        ):
+            for batch in batches:
+                self._check_clock(start, window, again=again)
+                records = cast_all_utf8(batch)
+                if limit is not None:
+                    records = records.slice(0, limit - read)
+                read += records.num_rows
+                writer.write(apply_cursor_filter(records, window, counts))
+                if time.monotonic() - reported >= _REPORT_EVERY:
+                    reported = time.monotonic()
+                    self.log(f"load {load.load_id}: {read:,} records read, {read / (reported - started):,.0f} a second")
+                if limit is not None and read >= limit:
+                    break
+            self._check_clock(start, window, again=again)
+            if limit is None and context.source_count is not None and read < context.source_count:
+                raise ContractBroken(
+                    f"{spec.source_name}: the source said that it has {context.source_count:,} records and gave {read:,}: nothing was "
+                    "merged; run it again, and if it stays so, report it"
+                )
+        self._warn(start, window, counts)
+        partial = self.options.partial or start.leaps
+        seconds = time.monotonic() - started
+        self.log(f"load {load.load_id}: {read:,} records read and landed in {seconds:.1f} s, {counts.filtered:,} filtered")
+        return ReadSummary(
+            parts=writer.parts,
+            records_read=read,
+            filtered=counts.filtered,
+            null_cursor=counts.null_cursor,
+            cursor_column=window.cursor_column,
+            cursor_type=window.cursor_type,
+            candidate=None if partial else self._candidate(start, window, counts),
+            mark_may_fall=start.may_fall or self._source_ends_below(start, window, counts),
+            source_count=context.source_count,
+            bytes_read=context.bytes_read,
+            pages=context.pages,
+            requests=context.requests,
+            throttled_seconds=round(context.throttled_seconds, 3),
+            seconds_read=round(seconds, 3),
+            files={} if self.options.limit else context.files,
+            fields=list(writer.fields),
+            warnings=[self.redactor.redact(warning) for warning in context.warnings],
+            mapping=fingerprint(spec),
+            state=context.state,
+            settings=spec.settings,
+            partial=partial,
+        )
+
+    def _check_clock(self, start: Start, window: Window, *, again: bool) -> None:
+        """Begin again from the source's own time if that is behind the mark: its clock was set back."""
+        now, cursor = window.context.source_time, self.spec.cursor
+        if again or now is None or cursor is None or cursor.type != "timestamp" or start.mark is None or self.options.cursor_after:
+            return
+        clock = cursors.instant_text(now)
+        if window.lower is None or cursors.lower_of("timestamp", clock, start.mark.after) == start.mark.after:
+            return
+        self.warnings.append(
+            f"the source's clock ({clock}) is behind the mark ({start.mark.after}): this load reads from the clock on; "
+            "if the clock is right, a full refresh finds what was written meanwhile"
+        )
+        raise _ClockBehind(cursors.subtract_overlap("timestamp", clock, self.spec.overlap))
+
+    def _candidate(self, start: Start, window: Window, counts: CursorCounts) -> str | None:
+        """The mark that this read leads to."""
+        cursor, now = self.spec.cursor, window.context.source_time
+        if cursor is None:
+            return None
+        if not cursor.in_records:  # only the request knows it: all up to the start of the read was asked for
+            return cursors.instant_text(now) if now else None
+        seen = counts.mark(cursor)
+        if seen is None and self.options.cursor_after:
+            return start.lower
+        clock = cursors.instant_text(now) if now and cursor.type == "timestamp" else None
+        if start.mark and clock and cursors.lower_of("timestamp", clock, start.mark.after) == clock:
+            return cursors.higher_of("timestamp", seen, clock)  # the clock was set back: follow it, not the mark
+        return seen
+
+    def _source_ends_below(self, start: Start, window: Window, counts: CursorCounts) -> bool:
+        """True if a whole look at the source shows that nothing lies at or above the mark: it was too high."""
+        cursor, now = self.spec.cursor, window.context.source_time
+        if cursor is None or start.mark is None or self.options.partial or not cursor.in_records:
+            return False
+        if cursor.type == "timestamp":
+            return now is not None and cursors.lower_of("timestamp", cursors.instant_text(now), start.mark.after) != start.mark.after
+        seen = counts.mark(cursor)
+        looked_at_all = counts.seen > 0 and counts.filtered > 0
+        lower = seen is not None and seen != start.mark.after and cursors.lower_of(cursor.type, seen, start.mark.after) == seen
+        if looked_at_all and lower:
+            window.context.warn(f"nothing in the source reaches the mark {start.mark.after}: the mark goes back to {seen}")
+        return looked_at_all and lower
+
+    def _warn(self, start: Start, window: Window, counts: CursorCounts) -> None:
+        context = window.context
+        if counts.null_cursor and window.cursor_column:
+            context.warn(f"{counts.null_cursor} records have no readable {window.cursor_column}: they are loaded whenever they are read")
+        if counts.beyond:
+            context.warn(f"{counts.beyond} records are dated after the source's own time: they are loaded, the mark does not follow them")
+        if start.leaps:
+            context.warn("cursor_after lies beyond the mark: the mark stays, so that the next load reads what lies between")
+
+
+class _ClockBehind(Exception):
+    """The source's clock is behind the mark; read again from ``lower`` on."""
+
+    def __init__(self, lower: str) -> None:
+        super().__init__(lower)
+        self.lower = lower
+
+
+def read(
+    spec: LoadSpec,
+    reader: Reader,
+    target: Target,
+    run_id: str,
+    *,
+    options: RunOptions | None = None,
+    published: Mark | None = None,
+    log: Callable[[str], None] = print,
+    redactor: Redactor | None = None,
+) -> Read:
+    """Open a load, read the source and land what it yields.
+
+    Raises:
+        PipelineError: the read failed; the load is closed as failed and nothing of it stays.
+    """
+    options, redactor = options or RunOptions(), redactor or Redactor()
+    stored = ledger.state(target.url, spec.source_name)
+    reading = _Reading(spec, reader, target, options, stored, log, redactor)
+    start = start_of(spec, stored, published, options, reading.warnings.append)
+    if stored.mapping and stored.mapping != fingerprint(spec) and start.lower is not None:
+        reading.warnings.append(
+            "the mapping (or the normaliser) changed: records that are not read again keep what the old one made of them "
+            "until a full refresh"
+        )
+    load = ledger.open_load(
+        target.url, spec.source_name, spec.source_type, run_id, full_refresh=options.full_refresh, before=start.mark, log=log
+    )
+    with ledger.closing(target.url, load, redact=redactor.redact), lease.hold(target.url, load):
+        reached("read")
+        target.landing.remove_others(spec.source_name, load.load_id)
+        summary = reading.land(load, start)
+        _check_fields(spec, stored, summary, options)
+    reached("landed")
+    return Read(load, summary)
+
+
+def _check_fields(spec: LoadSpec, stored: SourceState, summary: ReadSummary, options: RunOptions) -> None:
+    """Refuse a source that lost a mapped field: its values would be overwritten with nothing."""
+    if not spec.whole or not summary.records_read or options.full_refresh or not summary.fields:
+        return
+    gone = [name for name in spec.field_map.source_fields() if name in stored.fields and name not in summary.fields]
+    gone += [name for group in spec.mapped if not set(group) & set(summary.fields) for name in group]
+    if gone:
+        raise SchemaChanged(
+            f"{spec.source_name}: the mapped field {gone[0]!r} is not in the source (any more), "
+            f"which has {', '.join(summary.fields[:30])}: nothing was merged; "
+            "fix the source or its `mapping:`, or accept the loss with one full refresh"
+        )
+
+
+def _closable(batches: Iterator[Batch]) -> Generator[Batch]:
+    yield from batches
+
+
+def _described(window: Window) -> str:
+    if window.full_refresh:
+        return "full refresh, reads everything and marks what is gone"
+    if window.cursor is None:
+        return "reads everything (no cursor_column)"
+    if window.lower is None:
+        return f"first load by {window.cursor_column}, reads everything"
+    return f"reads {window.cursor_column} >= {window.lower}"

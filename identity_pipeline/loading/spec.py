@@ -1,0 +1,59 @@
+"""Around a load's spec: what it reads from, where it writes, what one run may choose, what the merge goes by."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from identity_pipeline import normalise
+from identity_pipeline.core.load_spec import LoadSpec
+from identity_pipeline.core.text import Batch
+from identity_pipeline.core.window import Window
+from identity_pipeline.store.landing import Landing
+from identity_pipeline.store.merge import Recency, Rules
+
+
+class Reader(Protocol):
+    """What a load reads from: a connector whose secrets are at hand."""
+
+    def read(self, window: Window) -> Iterator[Batch]:
+        """Yield batches of the records that ``window`` asks for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a load writes: the identity database and the landing."""
+
+    url: str
+    landing: Landing
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What one run may choose."""
+
+    cursor_after: str | None = None
+    full_refresh: bool = False
+    objects: tuple[str, ...] = ()
+    limit: int | None = None
+
+    @property
+    def partial(self) -> bool:
+        """True if the run reads less than its window, so that the mark must stay where it is."""
+        return bool(self.objects or self.limit)
+
+
+def fingerprint(spec: LoadSpec) -> str:
+    """A short text that changes when the same record could become other canonical fields."""
+    return normalise.fingerprint(spec.field_map, spec.default_region)
+
+
+def rules(spec: LoadSpec) -> Rules:
+    """What the merge goes by."""
+
+    def canonicalise(records: pa.Table) -> pa.Table:
+        return normalise.canonicalise(records, spec.field_map, default_region=spec.default_region)
+
+    return Rules(spec.field_map, canonicalise, fingerprint(spec), Recency(spec.cursor, spec.order))
