@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar
 
 import pyarrow as pa
 
@@ -83,7 +82,11 @@ class PostgresEngine:
 
     connection_string: TokenProvider = field(repr=False)
     ca_certificate: str | None = field(default=None, repr=False)
-    dialect: ClassVar[Dialect] = catalog.DIALECT
+
+    @property
+    def dialect(self) -> Dialect:
+        """How PostgreSQL writes a table's name."""
+        return catalog.DIALECT
 
     def open(self) -> AbstractContextManager[PostgresSession]:
         """A session for as long as the context is open."""
