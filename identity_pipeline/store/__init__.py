@@ -1,5 +1,6 @@
-"""The identity database: schema, ledger, landing, merge, quarantine, the embedded server.
+"""The identity database: schema, lease, ledger, landing, merge, sweep, quarantine.
 
-Belongs here: everything that writes to the identity database or to the landing. Does not belong
-here: Dagster, sources, and what a value means (``normalise``).
+Belongs here: everything that writes records and loads to the identity database, or to the landing.
+Does not belong here: Dagster, sources, secrets (``credentials``), the server we bring (``embedded``),
+and what a value means (``normalise``).
 """

@@ -20,8 +20,6 @@ _SESSION = {
     "temp_buffers": "64MB",
 }
 _BROKEN = ("08", "57P", "53", "40", "55P03", "25P03")
-
-
 _REFUSALS = {
     "28P01": r"authentication failed for user",
     "28000": r"no pg_hba\.conf entry|role .* (does not exist|is not permitted to log in)",
@@ -31,7 +29,7 @@ _REFUSALS = {
 
 
 def _state(text: str) -> str:
-    """The SQLSTATE of a refused connection, which libpq tells only in words."""
+    """The SQLSTATE of a refused connection, which libpq gives in words only."""
     return next((state for state, words in _REFUSALS.items() if re.search(f"FATAL: .*({words})", text)), "")
 
 

@@ -1,29 +1,50 @@
 """The landing: where the batches of a load wait, as compressed Arrow files, until they are merged.
 
-``<landing>/<source>/<load_id>/part-00000/000000.arrow``. A part is some 500,000 records (or
-256 MB of text), merged in one transaction; a file holds record batches of one schema. The address
-may be a folder or any URL that Arrow's file systems know (``s3://``, ``gs://``). Files hold
-personal data: folders are made with mode 0700 and removed when their load is committed or given up.
+``<landing>/<source>/<load_id>/part-0-00000/000000.arrow``. A part is some 500,000 records (or
+256 MB of text) of one shard, merged in one transaction; a file holds record batches of one schema.
+The address may be a folder or any URL that Arrow's file systems know (``s3://``, ``gs://``). Files
+hold personal data: folders are made with mode 0700 and removed when their load is committed or given
+up.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from identity_pipeline.core.errors import PipelineError, TargetUnavailable
-from identity_pipeline.core.text import to_table
+from identity_pipeline.core.errors import LandedPartLost, TargetUnavailable
 
 BATCH_ROWS = 10_000
 PART_ROWS = 500_000
 PART_BYTES = 256 * 2**20
 _GATHER_ROWS = 5_000
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """What one merge transaction holds: the part of this ``number`` of one ``shard`` of a read.
+
+    Their order is that of the stream, within a shard.
+    """
+
+    shard: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.shard}-{self.number:05d}"
+
+
+@dataclass(frozen=True)
+class LandedPart:
+    """A part that was landed, and how many records it holds."""
+
+    part: Part
+    records: int
 
 
 def make_folder(system: pafs.FileSystem, folder: str) -> None:
@@ -48,52 +69,48 @@ class Landing:
         system, path = pafs.FileSystem.from_uri(self.url)
         return system, "/".join((path.rstrip("/"), *names))
 
-    def writer(self, source_name: str, load_id: int) -> "LandingWriter":
-        """Start to land the batches of one load."""
-        return LandingWriter(self, source_name, load_id)
+    def writer(self, source_name: str, load_id: int, shard: int = 0) -> "LandingWriter":
+        """Start to land the batches of one shard of a load."""
+        return LandingWriter(self, source_name, load_id, shard)
 
-    def tables(self, source_name: str, load_id: int, part: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The batches of one part, at most :data:`BATCH_ROWS` rows each; only ``columns`` if given.
+    def tables(self, source_name: str, load_id: int, part: Part, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The batches of one part, at most :data:`BATCH_ROWS` rows each; only ``columns`` if given, where a batch has them.
 
         Raises:
-            PipelineError: the part is gone (its load was committed or given up).
+            LandedPartLost: the part is gone (its load was committed or given up), or a file of it is not whole.
+            TargetUnavailable: a remote landing place does not answer.
         """
-        system, folder = self.at(source_name, str(load_id), f"part-{part:05d}")
+        system, folder = self.at(source_name, str(load_id), f"part-{part}")
         try:
-            files = sorted(info.path for info in system.get_file_info(pafs.FileSelector(folder)))
+            for path in sorted(info.path for info in system.get_file_info(pafs.FileSelector(folder))):
+                yield from _batches(system, path, columns)
         except FileNotFoundError:
-            raise PipelineError(
-                f"{source_name}: the landed part {part} of load {load_id} is gone: materialize again from the start"
-            ) from None
-        for path in files:
-            with system.open_input_file(path) as stream:
-                reader = pa.ipc.open_file(
-                    stream,
-                    options=pa.ipc.IpcReadOptions(included_fields=None)
-                    if columns is None
-                    else pa.ipc.IpcReadOptions(included_fields=self._positions(system, path, columns)),
-                )
-                for number in range(reader.num_record_batches):
-                    yield pa.Table.from_batches([reader.get_batch(number)])
+            fault = "is gone"
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and not isinstance(system, pafs.LocalFileSystem):
+                raise TargetUnavailable(
+                    f"{source_name}: the landed part {part} of load {load_id} cannot be read ({type(error).__name__}): run it again"
+                ) from None
+            fault = f"was cut short or damaged ({type(error).__name__})"
+        else:
+            return
+        raise LandedPartLost(f"{source_name}: the landed part {part} of load {load_id} {fault}: materialize again from the start")
 
-    @staticmethod
-    def _positions(system: pafs.FileSystem, path: str, columns: list[str]) -> list[int]:
-        with system.open_input_file(path) as stream:
-            names = pa.ipc.open_file(stream).schema.names
-        return [names.index(column) for column in columns if column in names]
-
-    def fields(self, source_name: str, load_id: int, part: int) -> list[str]:
-        """Names of the fields that the files of a part have, in order of first appearance."""
-        system, folder = self.at(source_name, str(load_id), f"part-{part:05d}")
-        names: dict[str, None] = {}
-        for info in sorted(system.get_file_info(pafs.FileSelector(folder)), key=lambda i: i.path):
-            with system.open_input_file(info.path) as stream:
-                names.update(dict.fromkeys(pa.ipc.open_file(stream).schema.names))
-        return list(names)
+    def whole(
+        self, source_name: str, load_id: int, parts: Iterable[Part], columns: list[str] | None = None
+    ) -> Iterator[tuple[Part, pa.Table]]:
+        """The batches of several parts, each with its part."""
+        for part in parts:
+            for table in self.tables(source_name, load_id, part, columns):
+                yield part, table
 
     def remove(self, source_name: str, load_id: int) -> None:
         """Delete what a load landed. Nothing happens if there is nothing."""
         self._delete(*self.at(source_name, str(load_id)))
+
+    def remove_part(self, source_name: str, load_id: int, part: Part) -> None:
+        """Delete one part."""
+        self._delete(*self.at(source_name, str(load_id), f"part-{part}"))
 
     def remove_others(self, source_name: str, load_id: int) -> None:
         """Delete what earlier loads of a source left behind."""
@@ -108,28 +125,46 @@ class Landing:
             system.delete_dir(path)
 
 
+def _batches(system: pafs.FileSystem, path: str, columns: list[str] | None) -> Iterator[pa.Table]:
+    with system.open_input_file(path) as stream:
+        file = pa.ipc.open_file(stream)
+        if columns is not None:
+            wanted = [n for n, name in enumerate(file.schema.names) if name in columns]
+            file = pa.ipc.open_file(stream, options=pa.ipc.IpcReadOptions(included_fields=wanted))
+        for number in range(file.num_record_batches):
+            yield pa.Table.from_batches([file.get_batch(number)])
+
+
 @dataclass
 class LandingWriter:
-    """Gathers the batches of one load into files and parts. A context manager."""
+    """Gathers the batches of one shard into files and parts. A context manager.
+
+    ``parts`` are those that are finished. When the body fails they go, and so does the one at work;
+    other shards' stay.
+    """
 
     landing: Landing
     source_name: str
     load_id: int
-    parts: list[int] = field(default_factory=list)
-    """Records in each finished part."""
+    shard: int = 0
+    parts: list[LandedPart] = field(default_factory=list)
     fields: dict[str, None] = field(default_factory=dict)
     _waiting: list[pa.Table] = field(default_factory=list)
     _rows: int = 0
     _bytes: int = 0
     _files: int = 0
 
-    def write(self, batch: pd.DataFrame | pa.Table) -> None:
+    @property
+    def _part(self) -> Part:
+        """The part at work."""
+        return Part(self.shard, len(self.parts))
+
+    def write(self, table: pa.Table) -> None:
         """Land one batch of text.
 
         Raises:
             TargetUnavailable: the landing place is full or cannot be written.
         """
-        table = batch if isinstance(batch, pa.Table) else to_table(batch)
         if not table.num_rows:
             return
         self.fields.update(dict.fromkeys(table.column_names))
@@ -146,7 +181,7 @@ class LandingWriter:
             return
         table = pa.concat_tables(self._waiting).combine_chunks()
         self._waiting = []
-        system, folder = self.landing.at(self.source_name, str(self.load_id), f"part-{len(self.parts):05d}")
+        system, folder = self.landing.at(self.source_name, str(self.load_id), f"part-{self._part}")
         try:
             make_folder(system, folder)
             path = f"{folder}/{self._files:06d}.arrow"
@@ -163,7 +198,7 @@ class LandingWriter:
     def _end_part(self) -> None:
         self._flush()
         if self._rows:
-            self.parts.append(self._rows)
+            self.parts.append(LandedPart(self._part, self._rows))
         self._rows = self._bytes = self._files = 0
 
     def __enter__(self) -> Self:
@@ -181,5 +216,6 @@ class LandingWriter:
 
     def _give_up(self) -> None:
         self._waiting = []
-        with suppress(OSError):  # what made the load fail; the next load deletes it
-            self.landing.remove(self.source_name, self.load_id)
+        for part in (*(landed.part for landed in self.parts), self._part):
+            with suppress(OSError):  # what made the load fail; the next load deletes it
+                self.landing.remove_part(self.source_name, self.load_id, part)

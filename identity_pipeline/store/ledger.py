@@ -1,63 +1,56 @@
-"""The ledger: loads, the lease that keeps one writer on a source, and the authoritative mark.
+"""The ledger: loads, and what is kept of a source between them: its mark and the state beside it.
 
-One writer per source: :func:`open_load` takes the source's lease and a higher fencing token; each
-later transaction of that load checks the token (:func:`fenced`), so a process that was thought
-dead cannot write over its successor. The lease is alive while its session is connected and has
-beaten within :data:`LEASE_SECONDS`. A process that was killed at work is taken over at once; one
-that froze, even inside a transaction, or died between two ops, after that time. Nobody has to help.
+A load is opened with the source's lease (:mod:`store.lease`) and is committed once every part of it
+is merged, or not at all. Its commit is what moves the mark.
 """
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 
-from identity_pipeline.core import cursor
-from identity_pipeline.core.errors import AlreadyRunning, ContractBroken, PipelineError, Superseded
-from identity_pipeline.core.window import CursorType
+from identity_pipeline.core import cursor as cursors
+from identity_pipeline.core.cursor import CursorType, Mark
+from identity_pipeline.core.errors import ConfigurationError, ContractBroken, PipelineError, Superseded
+from identity_pipeline.store import lease
 from identity_pipeline.store.database import connect
+from identity_pipeline.store.landing import LandedPart, Part
+from identity_pipeline.store.load import Load
+from identity_pipeline.store.sweep import sweep
 
-LEASE_SECONDS = 30.0
-BALANCE = ("records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered")
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A high-water mark: ``after`` is canonical text of ``column`` read as ``type``."""
-
-    column: str
-    type: CursorType
-    after: str
-
-
-@dataclass(frozen=True)
-class Load:
-    """A load that was opened: its number, its fencing token and what it is to do."""
-
-    load_id: int
-    source_name: str
-    source_type: str
-    run_id: str
-    token: int
-    full_refresh: bool = False
+BALANCE = ("inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered")
+"""What became of each record that was read: their sum is ``records_read``."""
 
 
 @dataclass
 class ReadSummary:
-    """What the read op found; the commit checks the parts against it."""
+    """What the read found; the commit checks the parts against it.
 
-    parts: list[int] = field(default_factory=list)
+    ``unchanged`` and ``duplicates`` are records that the read itself settled, so that no part holds
+    them. ``candidate`` is the mark that the read leads to; ``mark_may_fall`` says that it counts even
+    if it is lower than the present one, or None. ``state`` is what the source handed out to continue
+    from, ``settings`` the fingerprint of what was read with it. ``partial`` reads leave mark and
+    state as they are.
+    """
+
+    parts: list[LandedPart] = field(default_factory=list)
     records_read: int = 0
     filtered: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
     null_cursor: int = 0
+    source_count: int | None = None
     cursor_column: str | None = None
     cursor_type: CursorType | None = None
     candidate: str | None = None
+    mark_may_fall: bool = False
+    state: str | None = field(default=None, repr=False)
+    settings: str = ""
     bytes_read: int = 0
     pages: int = 0
     requests: int = 0
@@ -69,29 +62,46 @@ class ReadSummary:
     mapping: str = ""
     partial: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain values, for handing on between ops."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class SourceState:
+    """What is kept of a source between loads.
+
+    ``mapping`` is the fingerprint of the rules it was last merged by, ``files`` the object versions
+    that were read. ``state`` is the source's own continuation: it is secret, and valid only with this
+    ``mark`` and while what is read has the fingerprint ``state_settings``. ``not_before`` is when the
+    source may be asked again.
+    """
+
+    mark: Mark | None = None
+    mapping: str | None = None
+    fields: tuple[str, ...] = ()
+    row_count: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+    state: str | None = field(default=None, repr=False)
+    state_settings: str | None = None
+    not_before: datetime | None = None
 
 
-def mark(url: str, source_name: str) -> Mark | None:
-    """The source's mark in the ledger, None before the first commit."""
-    with connect(url, doing="read the mark") as connection:
-        row = connection.execute(
-            "select cursor_column, cursor_type, cursor_after from identity.sources where source_name = %s and cursor_after is not null",
-            (source_name,),
-        ).fetchone()
-    return Mark(*row) if row else None
-
-
-def state(url: str, source_name: str) -> dict[str, Any]:
-    """What is kept of a source between loads: ``mapping``, ``fields``, ``row_count`` and object ``versions``."""
+def state(url: str, source_name: str) -> SourceState:
+    """What is kept of a source; nothing before its first commit."""
     with connect(url, doing="read the source's state") as connection:
         row = connection.execute(
-            "select mapping, fields, row_count from identity.sources where source_name = %s", (source_name,)
-        ).fetchone() or (None, [], 0)
-        versions = connection.execute("select object, version from identity.files where source_name = %s", (source_name,)).fetchall()
-    return {"mapping": row[0], "fields": row[1], "row_count": row[2], "versions": dict(versions)}
+            """
+            select cursor_column, cursor_type, cursor_after, mapping, fields, row_count, state, state_settings, not_before
+            from identity.sources where source_name = %s
+            """,
+            (source_name,),
+        ).fetchone()
+        files = connection.execute("select object, version from identity.files where source_name = %s", (source_name,)).fetchall()
+    if row is None:
+        return SourceState()
+    column, kind, after, mapping, fields, row_count, *continuation = row
+    mark = None if after is None else Mark(column, kind, after)
+    return SourceState(mark, mapping, tuple(fields), row_count, dict(files), *continuation)
+
+
+# -- Opening and closing ------------------------------------------------------------------------
 
 
 def open_load(
@@ -102,368 +112,47 @@ def open_load(
     *,
     full_refresh: bool = False,
     before: Mark | None = None,
-    wait: float = LEASE_SECONDS + 5,
+    wait: float | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Load:
     """Take the source's lease and open a load; loads that died are closed as failed.
 
-    ``before`` is the mark that this load starts from (for the ledger's ``cursor_before``).
+    ``before`` is the mark that this load starts from (for the ledger's ``cursor_before``). ``wait``
+    is how many seconds a living load is waited for, by default somewhat longer than a lease lasts.
 
     Raises:
-        AlreadyRunning: another load is alive and did not end within ``wait`` seconds.
+        AlreadyRunning: another load is alive and did not end in that time.
     """
-    deadline = time.monotonic() + wait
-    told, locked_since = False, None
-    while True:
-        with connect(url, doing="open a load") as connection:
-            connection.execute(
-                "insert into identity.sources (source_name, source_type) values (%s, %s) on conflict do nothing",
-                (source_name, source_type),
-            )
-            holder = _holder(connection, source_name, run_id)
-            if holder is None:
-                lock = "select 1 from identity.sources where source_name = %s for update skip locked"
-                if connection.execute(lock, (source_name,)).fetchone():
-                    holder = _holder(connection, source_name, run_id)  # somebody may have been faster
-                    if holder is None:
-                        return _take(connection, source_name, source_type, run_id, full_refresh=full_refresh, before=before)
-                else:
-                    locked_since = locked_since or time.monotonic()
-                    if time.monotonic() - locked_since > LEASE_SECONDS / 10:
-                        _break(connection, source_name)
-        told_of = f"load {holder[0]} of run {holder[1]}" if holder else "another load"
-        if time.monotonic() >= deadline:
-            raise AlreadyRunning(f"{source_name}: {told_of} is still at work: wait for it, or cancel that run")
-        if not told and holder:
-            log(f"waiting for {told_of}, which holds the source")
-            told = True
-        time.sleep(min(0.5, LEASE_SECONDS / 10))
-
-
-def _holder(connection: psycopg.Connection, source_name: str, run_id: str) -> tuple[int, str] | None:
-    """Load and run of the living lease that another run has on the source."""
-    connection.execute("select pg_stat_clear_snapshot()")
-    return connection.execute(
-        """
-        select l.load_id, l.run_id from identity.leases l
-        where l.source_name = %s and l.run_id <> %s
-          and l.heartbeat_at > clock_timestamp() - make_interval(secs => %s)
-          and (l.backend_pid is null or exists (
-              select 1 from pg_stat_activity a where a.pid = l.backend_pid and a.backend_start = l.backend_start))
-        """,
-        (source_name, run_id, LEASE_SECONDS),
-    ).fetchone()
-
-
-def _break(connection: psycopg.Connection, source_name: str) -> None:
-    """End the session of a process that lost its lease and still holds the source: it froze inside a transaction."""
-    connection.execute(
-        """
-        select pg_terminate_backend(l.pid) from identity.sources s
-        join pg_locks l on l.locktype = 'transactionid' and l.transactionid = s.xmax and l.granted and l.mode = 'ExclusiveLock'
-        where s.source_name = %s and l.pid <> pg_backend_pid()
-        """,
-        (source_name,),
-    )
-
-
-def _take(
-    connection: psycopg.Connection, source_name: str, source_type: str, run_id: str, *, full_refresh: bool, before: Mark | None
-) -> Load:
-    row = connection.execute(
-        """
-        update identity.sources set token = token + 1, source_type = %s, updated_at = clock_timestamp()
-        where source_name = %s returning token, cursor_after
-        """,
-        (source_type, source_name),
-    ).fetchone()
-    assert row is not None  # noqa: S101 - inserted and locked by the caller
-    connection.execute(
-        """
-        update identity.loads set status = 'failed', finished_at = clock_timestamp(), error_code = 'died',
-               error = 'the run ended before its commit; the load after it repeats its work'
-        where source_name = %s and status = 'running'
-        """,
-        (source_name,),
-    )
-    load = connection.execute(
-        """
-        insert into identity.loads (source_name, source_type, run_id, token, full_refresh, cursor_column, cursor_type, cursor_before,
-                                    mark_before)
-        values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning load_id
-        """,
-        (
-            source_name, source_type, run_id, row[0], full_refresh,
-            before and before.column, before and before.type, before and before.after, row[1],
-        ),
-    ).fetchone()  # fmt: skip
-    assert load is not None  # noqa: S101 - returning
-    connection.execute(
-        """
-        insert into identity.leases (source_name, load_id, run_id) values (%s, %s, %s)
-        on conflict (source_name) do update set load_id = excluded.load_id, run_id = excluded.run_id,
-            backend_pid = null, backend_start = null, heartbeat_at = clock_timestamp()
-        """,
-        (source_name, load[0], run_id),
-    )
-    return Load(load[0], source_name, source_type, run_id, row[0], full_refresh)
-
-
-def fenced(connection: psycopg.Connection, load: Load) -> None:
-    """Lock the source for this transaction and make sure that no newer load took it over.
-
-    Raises:
-        Superseded: one did.
-    """
-    row = connection.execute("select token from identity.sources where source_name = %s for update", (load.source_name,)).fetchone()
-    if row is None or row[0] != load.token:
-        newest = connection.execute("select max(load_id) from identity.loads where source_name = %s", (load.source_name,)).fetchone()
-        raise Superseded(
-            f"{load.source_name}: load {load.load_id} was superseded by load {newest and newest[0]}: nothing is lost and nothing was "
-            "overwritten; look at the newer run, or materialize again"
-        )
-
-
-@contextmanager
-def hold(url: str, load: Load) -> Iterator[None]:
-    """Keep the lease of ``load`` alive while the body runs, from a thread with its own connection."""
-    done = threading.Event()
-    first = threading.Event()
-
-    def beat() -> None:
-        while not done.is_set():
-            with suppress(PipelineError), connect(url, doing="lease", autocommit=True) as connection:
-                while True:
-                    connection.execute(
-                        """
-                        update identity.leases l set heartbeat_at = clock_timestamp(), backend_pid = a.pid, backend_start = a.backend_start
-                        from pg_stat_activity a where a.pid = pg_backend_pid() and l.source_name = %s and l.load_id = %s
-                        """,
-                        (load.source_name, load.load_id),
-                    )
-                    first.set()
-                    if done.wait(LEASE_SECONDS / 5):
-                        connection.execute(
-                            """
-                            update identity.leases set heartbeat_at = clock_timestamp(), backend_pid = null, backend_start = null
-                            where source_name = %s and load_id = %s
-                            """,
-                            (load.source_name, load.load_id),
-                        )
-                        return
-            first.set()
-            done.wait(1)
-
-    thread = threading.Thread(target=beat, name=f"lease {load.source_name}", daemon=True)
-    thread.start()
-    first.wait(LEASE_SECONDS / 3)
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(5)
-
-
-@contextmanager
-def closing(url: str, load: Load, *, retried: bool = False, shown: Callable[[str], str] = str) -> Iterator[None]:
-    """Close the load as failed if the body fails. ``shown`` takes secrets out of the message.
-
-    ``retried`` says that the body is tried again where the error allows it: the load then stays open.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, PipelineError):
-            code, message = error.code, str(error)
-        elif isinstance(error, Exception):
-            code, message = "unexpected", f"unexpected {type(error).__name__}: the run's log says where"
-        else:
-            code, message = "cancelled", "the run was cancelled; the load after it repeats its work"
-        if not (retried and isinstance(error, PipelineError) and error.retryable):
-            with suppress(PipelineError):  # the database itself may be what failed
-                fail(url, load, code, shown(message))
-        raise
-
-
-def fail(url: str, load: Load, code: str, message: str) -> None:
-    """Close a load as failed and give its lease back. A newer load's lease is left alone."""
-    with connect(url, doing="close a failed load") as connection:
+    wait = lease.LEASE_SECONDS + 5 if wait is None else wait
+    with lease.free(url, source_name, source_type, run_id, wait=wait, log=log) as connection:
         connection.execute(
             """
-            update identity.loads set status = 'failed', finished_at = clock_timestamp(), error_code = %s, error = %s
-            where load_id = %s and status <> 'committed'
+            update identity.loads set status = 'failed', finished_at = clock_timestamp(), error_code = 'died',
+                   error = 'the run ended before its commit; the load after it repeats its work'
+            where source_name = %s and status = 'running'
             """,
-            (code, message, load.load_id),
+            (source_name,),
         )
-        connection.execute("delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id))
-
-
-def commit(
-    url: str,
-    load: Load,
-    summary: ReadSummary,
-    *,
-    seen: Iterator[list[str]] | None = None,
-    max_deleted_share: float = 0.2,
-) -> dict[str, Any]:
-    """Close a load whose parts are all merged and advance the source's mark.
-
-    ``seen`` yields every external id of a full refresh: what it does not hold is marked deleted,
-    unless that were more than ``max_deleted_share`` of the source's rows or nothing was seen.
-    A load that is committed already is returned as it is, so this can be repeated.
-
-    Returns:
-        The load's line of the ledger, with ``row_count``.
-
-    Raises:
-        Superseded: a newer load has the source, or the mark moved meanwhile.
-        ContractBroken: a part is missing, or the counts do not balance.
-    """
-    with connect(url, doing="commit the load") as connection:
-        fenced(connection, load)
-        line = _line(connection, load)
-        if line["status"] == "committed":
-            return line
-        sums = connection.execute(
+        row = connection.execute(
             """
-            select count(*), coalesce(array_agg(part order by part), '{}'), coalesce(sum(records), 0), coalesce(sum(inserted), 0),
-                   coalesce(sum(updated), 0), coalesce(sum(unchanged), 0), coalesce(sum(duplicates), 0), coalesce(sum(quarantined), 0),
-                   coalesce(sum(deleted), 0), coalesce(sum(valid_identifiers), 0), coalesce(sum(seconds), 0)
-            from identity.load_parts where load_id = %s
-            """,
-            (load.load_id,),
-        ).fetchone()
-        assert sums is not None  # noqa: S101 - an aggregate has a row
-        if sums[1] != list(range(len(summary.parts))):
-            raise ContractBroken(
-                f"{load.source_name}: {sums[0]} of {len(summary.parts)} parts are merged, so the mark stays where it was: "
-                "materialize again (a run retried from failure can lose steps; a new run does not)"
+            with source as (
+                update identity.sources set token = token + 1, source_type = %(source_type)s, updated_at = clock_timestamp()
+                where source_name = %(source_name)s returning *
             )
-        records, inserted, updated, unchanged, duplicates, quarantined, deleted = map(int, sums[2:9])
-        if records != inserted + updated + unchanged + duplicates + quarantined or summary.records_read != records + summary.filtered:
-            raise ContractBroken(
-                f"{load.source_name}: the counts do not balance (read {summary.records_read}, filtered {summary.filtered}, "
-                f"merged {records} as "
-                f"{inserted} + {updated} + {unchanged} + {duplicates} + {quarantined}); the mark stays where it was: please report this"
-            )
-        warnings = list(summary.warnings)
-        if load.full_refresh and seen is not None:
-            marked, warning = _mark_unseen(connection, load, seen, max_deleted_share)
-            deleted += marked
-            warnings += [warning] if warning else []
-        after = _advance(connection, load, summary)
-        connection.execute(
-            """
-            update identity.loads set status = 'committed', finished_at = clock_timestamp(), parts = %(parts)s,
-                records_read = %(records_read)s, inserted = %(inserted)s, updated = %(updated)s, unchanged = %(unchanged)s,
-                duplicates = %(duplicates)s, quarantined = %(quarantined)s, filtered = %(filtered)s, deleted = %(deleted)s,
-                null_cursor = %(null_cursor)s, bytes_read = %(bytes_read)s, pages = %(pages)s, requests = %(requests)s,
-                throttled_seconds = %(throttled)s, seconds_read = %(seconds_read)s, seconds_merge = %(seconds_merge)s,
-                valid_identifiers = %(valid)s, warnings = %(warnings)s, cursor_column = %(column)s, cursor_type = %(type)s,
-                cursor_after = %(after)s, error_code = null, error = null
-            where load_id = %(load_id)s
+            insert into identity.loads (source_name, source_type, run_id, token, full_refresh, cursor_column, cursor_type, cursor_before,
+                                        mark_before)
+            select source_name, source_type, %(run_id)s, token, %(full_refresh)s, %(column)s, %(type)s, %(before)s, cursor_after
+            from source returning load_id, token
             """,
             {
-                "parts": len(summary.parts), "records_read": summary.records_read, "inserted": inserted, "updated": updated,
-                "unchanged": unchanged, "duplicates": duplicates, "quarantined": quarantined, "filtered": summary.filtered,
-                "deleted": deleted, "null_cursor": summary.null_cursor, "bytes_read": summary.bytes_read, "pages": summary.pages,
-                "requests": summary.requests, "throttled": summary.throttled_seconds, "seconds_read": summary.seconds_read,
-                "seconds_merge": float(sums[10]), "valid": int(sums[9]), "warnings": warnings, "column": summary.cursor_column,
-                "type": summary.cursor_type, "after": after, "load_id": load.load_id,
+                "source_name": source_name, "source_type": source_type, "run_id": run_id, "full_refresh": full_refresh,
+                "column": before and before.column, "type": before and before.type, "before": before and before.after,
             },
-        )  # fmt: skip
-        with connection.cursor() as cur:
-            cur.executemany(
-                """
-                insert into identity.files (source_name, object, version, load_id) values (%s, %s, %s, %s)
-                on conflict (source_name, object) do update set version = excluded.version, load_id = excluded.load_id,
-                    read_at = statement_timestamp()
-                """,
-                [(load.source_name, name, version, load.load_id) for name, version in summary.files.items()],
-            )
-        connection.execute("delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id))
-        return _line(connection, load)
-
-
-def _advance(connection: psycopg.Connection, load: Load, summary: ReadSummary) -> str | None:
-    """Move the mark by compare-and-set: never back, only from where this load found it."""
-    row = connection.execute(
-        "select cursor_column, cursor_type, cursor_after from identity.sources where source_name = %s", (load.source_name,)
-    ).fetchone()
-    found = connection.execute("select mark_before from identity.loads where load_id = %s", (load.load_id,)).fetchone()
-    assert row is not None  # noqa: S101 - locked by fenced()
-    assert found is not None  # noqa: S101 - the load is open
-    column, kind, after = row
-    if summary.cursor_column is None or summary.cursor_type is None:
-        target = None
-    elif (column, kind) == (summary.cursor_column, summary.cursor_type):
-        target = cursor.higher_of(kind, after, summary.candidate)
-    else:
-        target = summary.candidate
-    moved = connection.execute(
-        """
-        update identity.sources set cursor_column = %s, cursor_type = %s, cursor_after = %s, mapping = coalesce(%s, mapping),
-            updated_at = clock_timestamp(),
-            fields = case when %s::text[] = '{}' then fields else %s::text[] end
-        where source_name = %s and token = %s and cursor_after is not distinct from %s
-        """,
-        (
-            summary.cursor_column, summary.cursor_type, target, None if summary.partial else summary.mapping,
-            summary.fields, summary.fields,
-            load.source_name, load.token, found[0],
-        ),
-    ).rowcount  # fmt: skip
-    if moved != 1:
-        raise Superseded(f"{load.source_name}: the mark moved while load {load.load_id} was at work: nothing is lost; materialize again")
-    return target
-
-
-def _mark_unseen(connection: psycopg.Connection, load: Load, seen: Iterator[list[str]], max_deleted_share: float) -> tuple[int, str | None]:
-    connection.execute('create temp table seen (external_id text collate "C") on commit drop')
-    with connection.cursor() as cur, cur.copy("copy pg_temp.seen from stdin") as copy:
-        for ids in seen:
-            for external_id in ids:
-                copy.write_row((external_id,))
-    connection.execute("analyze pg_temp.seen")
-    unseen = """
-        from identity.records r where r.source_name = %s and r.deleted_at is null and r.merged_into is null
-        and not exists (select 1 from pg_temp.seen s where s.external_id = r.external_id)
-    """
-    counts = connection.execute(
-        f"select (select count(*) {unseen}), (select count(*) from identity.records where source_name = %s and deleted_at is null), "
-        "(select count(*) from pg_temp.seen)",
-        (load.source_name, load.source_name),
-    ).fetchone()
-    assert counts is not None  # noqa: S101 - aggregates
-    gone, live, met = counts
-    if not gone:
-        return 0, None
-    if not met or gone > max_deleted_share * live:
-        return 0, (
-            f"the full refresh did not see {gone} of {live} rows, more than max_deleted_share {max_deleted_share:g} allows: "
-            "none was marked deleted; check the source, then raise max_deleted_share of the source for one full refresh"
-        )
-    marked = connection.execute(
-        f"""
-        update identity.records set deleted_at = statement_timestamp(), changed_at = statement_timestamp(), record_hash = null, load_id = %s
-        where source_name = %s and external_id in (select r.external_id {unseen})
-        """,
-        (load.load_id, load.source_name, load.source_name),
-    ).rowcount
-    return marked, None
-
-
-def _line(connection: psycopg.Connection, load: Load) -> dict[str, Any]:
-    with connection.cursor(row_factory=dict_row) as cur:
-        line = cur.execute(
-            """
-            select l.*, s.row_count from identity.loads l join identity.sources s using (source_name) where l.load_id = %s
-            """,
-            (load.load_id,),
-        ).fetchone()
-    if line is None:
-        raise PipelineError(f"{load.source_name}: load {load.load_id} is not in the ledger: materialize again from the start")
-    return line
+        ).fetchone()  # fmt: skip
+        assert row is not None  # noqa: S101 - the source is there and locked
+        load = Load(row[0], source_name, source_type, run_id, row[1], full_refresh)
+        lease.take(connection, load)
+        return load
 
 
 def resume(url: str, load: Load) -> None:
@@ -476,7 +165,7 @@ def resume(url: str, load: Load) -> None:
         Superseded: one did.
     """
     with connect(url, doing="resume a load") as connection:
-        fenced(connection, load)
+        lease.fenced(connection, load, lock="update")
         connection.execute(
             """
             update identity.loads set status = 'running', finished_at = null, error_code = null, error = null
@@ -494,6 +183,40 @@ def resume(url: str, load: Load) -> None:
         )
 
 
+@contextmanager
+def closing(url: str, load: Load, *, retried: bool = False, redact: Callable[[str], str] = str) -> Iterator[None]:
+    """Close the load as failed if the body fails. ``redact`` takes secrets out of the message.
+
+    ``retried`` says that the body is tried again where the error allows it: the load then stays open.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, PipelineError):
+            code, message = error.code, str(error)
+        elif isinstance(error, Exception):
+            code, message = "unexpected", f"unexpected {type(error).__name__}: the run's log says where"
+        else:
+            code, message = "cancelled", "the run was cancelled; the load after it repeats its work"
+        if not (retried and isinstance(error, PipelineError) and error.retryable):
+            with suppress(PipelineError):  # the database itself may be what failed
+                fail(url, load, code, redact(message))
+        raise
+
+
+def fail(url: str, load: Load, code: str, message: str) -> None:
+    """Close a load as failed and give its lease back. A newer load's lease is left alone."""
+    with connect(url, doing="close a failed load") as connection:
+        connection.execute(
+            """
+            update identity.loads set status = 'failed', finished_at = clock_timestamp(), error_code = %s, error = %s
+            where load_id = %s and status <> 'committed'
+            """,
+            (code, message, load.load_id),
+        )
+        lease.release(connection, load)
+
+
 def committed(url: str, source_name: str, load_id: int, claim: Mark) -> bool:
     """True if that load of the source was committed with this mark."""
     with connect(url, doing="check a materialization") as connection:
@@ -509,10 +232,157 @@ def committed(url: str, source_name: str, load_id: int, claim: Mark) -> bool:
         )
 
 
-def running_runs(url: str, within: float) -> set[str]:
-    """Ids of the runs whose lease showed a sign of life in the last ``within`` seconds."""
-    with connect(url, doing="look for dead runs") as connection:
-        rows = connection.execute(
-            "select run_id from identity.leases where heartbeat_at > clock_timestamp() - make_interval(secs => %s)", (within,)
-        ).fetchall()
-    return {run_id for (run_id,) in rows}
+# -- The commit ---------------------------------------------------------------------------------
+
+
+def commit(
+    url: str,
+    load: Load,
+    summary: ReadSummary,
+    *,
+    seen: Iterator[list[str]] | None = None,
+    max_deleted_share: float = 0.2,
+    whole: bool = True,
+) -> dict[str, Any]:
+    """Close a load whose parts are all merged and advance the source's mark, with the state beside it.
+
+    ``seen`` yields every external id of a full refresh: what it does not hold is marked deleted,
+    unless that were more than ``max_deleted_share`` of the source's rows or nothing was seen.
+    ``whole`` says that the read is known to have been whole; if not, an id has to be absent from two
+    full refreshes in a row. A load that is committed already is returned as it is, so this can be
+    repeated.
+
+    Returns:
+        The load's row of the ledger, with ``row_count``.
+
+    Raises:
+        Superseded: a newer load has the source, or the mark moved meanwhile.
+        ContractBroken: a part is missing, or the counts do not balance.
+    """
+    with connect(url, doing="commit the load") as connection:
+        lease.fenced(connection, load, lock="update")
+        row = _row(connection, load)
+        if row["status"] == "committed":
+            return row
+        parts = _parts(connection, load, summary)
+        # What a count's name is in one of the three places is its name in all: a part, the read, the ledger.
+        totals = {name: sum(part.get(name, 0) for part in parts) + getattr(summary, name, 0) for name in BALANCE}
+        if sum(totals.values()) != summary.records_read:
+            raise ContractBroken(
+                f"{load.source_name}: the counts do not balance ({summary.records_read} read, but "
+                f"{' + '.join(f'{count} {name}' for name, count in totals.items())}); the mark stays where it was: please report this"
+            )
+        deleted, warnings = sum(part["deleted"] for part in parts), list(summary.warnings)
+        if load.full_refresh and seen is not None:
+            swept = sweep(connection, load, seen, max_deleted_share, whole=whole)
+            deleted += swept.deleted
+            warnings += [swept.warning] if swept.warning else []
+        values = totals | {
+            "parts": len(parts),
+            "records_read": summary.records_read,
+            "deleted": deleted,
+            "valid_identifiers": sum(part["valid_identifiers"] for part in parts),
+            "seconds_merge": sum(part["seconds"] for part in parts),
+            "warnings": warnings,
+            "cursor_after": _advance(connection, load, summary, row["mark_before"]),
+        }
+        as_read = ("null_cursor", "source_count", "bytes_read", "pages", "requests", "throttled_seconds", "seconds_read",
+                   "cursor_column", "cursor_type")  # fmt: skip
+        _close(connection, load, values | {name: getattr(summary, name) for name in as_read})
+        with connection.cursor() as cur:
+            cur.executemany(
+                """
+                insert into identity.files (source_name, object, version, load_id) values (%s, %s, %s, %s)
+                on conflict (source_name, object) do update set version = excluded.version, load_id = excluded.load_id,
+                    read_at = statement_timestamp()
+                """,
+                [(load.source_name, name, version, load.load_id) for name, version in summary.files.items()],
+            )
+        lease.release(connection, load)
+        return _row(connection, load)
+
+
+def _row(connection: psycopg.Connection, load: Load) -> dict[str, Any]:
+    with connection.cursor(row_factory=dict_row) as cur:
+        row = cur.execute(
+            "select l.*, s.row_count from identity.loads l join identity.sources s using (source_name) where l.load_id = %s",
+            (load.load_id,),
+        ).fetchone()
+    if row is None:
+        raise PipelineError(f"{load.source_name}: load {load.load_id} is not in the ledger: materialize again from the start")
+    return row
+
+
+def _parts(connection: psycopg.Connection, load: Load, summary: ReadSummary) -> list[dict[str, Any]]:
+    """The counts of all parts, which are those that were landed."""
+    with connection.cursor(row_factory=dict_row) as cur:
+        parts = cur.execute("select * from identity.load_parts where load_id = %s", (load.load_id,)).fetchall()
+    if {Part(part["shard"], part["part"]) for part in parts} != {landed.part for landed in summary.parts}:
+        raise ContractBroken(
+            f"{load.source_name}: {len(parts)} of {len(summary.parts)} parts are merged, so the mark stays where it was: "
+            "materialize again (a run retried from failure can lose steps; a new run does not)"
+        )
+    return parts
+
+
+def _close(connection: psycopg.Connection, load: Load, values: dict[str, Any]) -> None:
+    """Write ``values`` into the load's row, and count what the source has gained since its last commit.
+
+    Loads that failed in between count too: what they merged stays.
+    """
+    connection.execute(
+        """
+        update identity.sources s set row_count = row_count + (
+            select coalesce(sum(p.inserted), 0) from identity.load_parts p join identity.loads l using (load_id)
+            where l.source_name = s.source_name and l.load_id > coalesce(
+                (select max(c.load_id) from identity.loads c where c.source_name = s.source_name and c.status = 'committed'), 0))
+        where source_name = %s
+        """,
+        (load.source_name,),
+    )
+    columns = sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in values)
+    connection.execute(
+        sql.SQL(
+            "update identity.loads set status = 'committed', finished_at = clock_timestamp(), error_code = null, error = null, {} "
+            "where load_id = %(load_id)s"
+        ).format(columns),
+        values | {"load_id": load.load_id},
+    )
+
+
+def _advance(connection: psycopg.Connection, load: Load, summary: ReadSummary, found: str | None) -> str | None:
+    """Move the mark from where this load ``found`` it, and put the state beside it. Where the mark is now."""
+    row = connection.execute(
+        "select cursor_column, cursor_type, cursor_after from identity.sources where source_name = %s", (load.source_name,)
+    ).fetchone()
+    assert row is not None  # noqa: S101 - locked by the caller
+    column, kind, after = row
+    held = after if (column, kind) == (summary.cursor_column, summary.cursor_type) else None
+    if summary.partial:
+        return held
+    target = None
+    if summary.cursor_type is not None:
+        target = summary.candidate if summary.mark_may_fall else _higher(summary.cursor_type, held, summary.candidate)
+    moved = connection.execute(
+        """
+        update identity.sources set cursor_column = %s, cursor_type = %s, cursor_after = %s, mapping = %s,
+            state = %s, state_settings = %s, state_stored_at = case when %s then clock_timestamp() end,
+            fields = case when %s::text[] = '{}' then fields else %s::text[] end, updated_at = clock_timestamp()
+        where source_name = %s and token = %s and cursor_after is not distinct from %s
+        """,
+        (
+            summary.cursor_column, summary.cursor_type, target, summary.mapping,
+            summary.state, None if summary.state is None else summary.settings, summary.state is not None,
+            summary.fields, summary.fields, load.source_name, load.token, found,
+        ),
+    ).rowcount  # fmt: skip
+    if moved != 1:
+        raise Superseded(f"{load.source_name}: the mark moved while load {load.load_id} was at work: nothing is lost; materialize again")
+    return target
+
+
+def _higher(kind: CursorType, held: str | None, candidate: str | None) -> str | None:
+    try:
+        return cursors.higher_of(kind, held, candidate)
+    except ConfigurationError:  # somebody wrote into the table: what is not a value of the cursor is no mark
+        return candidate

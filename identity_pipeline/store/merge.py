@@ -2,48 +2,50 @@
 
 For each batch: reject what cannot be stored, drop duplicates, hash, ship (external id, hash) and
 probe the key index; normalise, encode and COPY only new and changed records. The whole part is one
-transaction that holds the source's row (so nobody else can insert between probe and COPY), checks
-the fencing token and writes its line of the ledger: a part is merged once or not at all.
+transaction, which ends with its row of the ledger and the check of the fencing token: a part is
+merged once or not at all.
+
+Parts of one load may be merged side by side: nothing is locked between probe and write. A record
+that another part wrote meanwhile shows as a key that is there already, or as a stored hash that is
+not the probed one; then the part is rolled back and merged again.
 """
 
 import io
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import polars as pl
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from psycopg import sql
 
-from identity_pipeline.core import cursor
-from identity_pipeline.core.cursor import CursorReading
+from identity_pipeline.core import cursor as cursors
+from identity_pipeline.core.cursor import Cursor, Order
+from identity_pipeline.core.errors import Superseded, WriteConflict
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.text import SANITISED
-from identity_pipeline.core.window import CursorType
-from identity_pipeline.store import rejection
+from identity_pipeline.store import quarantine, rejection
 from identity_pipeline.store.database import connect
-from identity_pipeline.store.ledger import Load, fenced
+from identity_pipeline.store.landing import Part
+from identity_pipeline.store.lease import fenced
+from identity_pipeline.store.load import Load
+from identity_pipeline.store.raw import raw_json
 from identity_pipeline.store.record_hash import record_hashes
 from identity_pipeline.store.rejection import RESERVED
 
-_CANONICAL = (
-    "email", "email_verdict", "phone", "phone_verdict", "emails", "phones", "full_name", "first_name", "last_name", "company",
-    "job_title", "street", "city", "region", "postal_code", "country", "source_created_at", "source_updated_at", "deleted_at",
-    "merged_into",
-)  # fmt: skip
-_COLUMNS = ("source_name", "external_id", "source_type", *_CANONICAL, "raw", "record_hash", "load_id")
-_SET = ", ".join(f"{c} = s.{c}" for c in _COLUMNS if c not in {"source_name", "external_id"})
-
 Canonicalise = Callable[[pa.Table], pa.Table]
-"""Raw records → the canonical columns, row by row."""
+"""Raw records → the columns of ``identity.records`` that are canonical fields, and ``absorbed`` and ``deleted``; row by row."""
 
-Whole = Callable[[list[str]], Iterable[pa.Table]]
-"""The batches of all parts of a load; only the columns that are named, where a batch has them."""
+Whole = Callable[[list[str]], Iterable[tuple[Part, pa.Table]]]
+"""The batches of all parts of a load as they were landed; only the columns that are named, where a batch has them."""
+
+_SIGNALS = ("absorbed", "deleted")
+"""What the canonical fields say that is no column."""
 
 
 @dataclass
@@ -59,20 +61,32 @@ class PartCounts:
     deleted: int = 0
     valid_identifiers: int = 0
     seconds: float = 0.0
-    fields: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Versions:
-    """How to tell the newer of two versions of a record: its cursor."""
+class Recency:
+    """Which of two versions of a record stays: the newer by ``cursor``.
 
-    column: str
-    type: CursorType
-    reading: CursorReading = cursor.ISO
+    Without a cursor in the records, or on a tie, it is the one that the source streams later, or
+    earlier where ``order`` says that the newest comes first.
+    """
 
-    def keys(self, texts: pa.Array) -> pa.Array:
-        """Comparable values; null where there is none."""
-        return cursor.keys(self.type, texts, self.reading)
+    cursor: Cursor | None = None
+    order: Order = "oldest_first"
+
+    @property
+    def column(self) -> str | None:
+        """The field that decides, None where only the order does."""
+        return self.cursor.column if self.cursor and self.cursor.in_records else None
+
+    @property
+    def newest_first(self) -> bool:
+        """True if of two equal versions the first stays."""
+        return self.order == "newest_first"
+
+    def keys(self, records: pa.Table) -> pa.Array | None:
+        """Comparable values; None where the records do not have the field."""
+        return self.cursor and self.cursor.of(records)
 
 
 @dataclass(frozen=True)
@@ -82,184 +96,235 @@ class Rules:
     field_map: FieldMap
     canonicalise: Canonicalise
     fingerprint: str
-    versions: Versions | None = None
+    recency: Recency = Recency()
 
 
-def merge_part(url: str, load: Load, part: int, batches: Iterable[pa.Table], rules: Rules, *, whole: Whole | None = None) -> PartCounts:
+def merge_part(url: str, load: Load, part: Part, batches: Iterable[pa.Table], rules: Rules, *, whole: Whole | None = None) -> PartCounts:
     """Merge one landed part. A part that is merged already is not merged again.
 
-    A full refresh may take a record back to an older version, if that is all the source has now:
-    ``whole`` is where it looks for a newer one before it does.
+    ``whole`` is where the merge looks for other versions of a record in the same load: before an
+    older version replaces a newer one (because a full refresh finds nothing else, or because the
+    record is deleted here and alive there), and where equal versions are not met in the order of the
+    stream. Without it no older version replaces a newer one, and equal ones count in the order in
+    which they are merged.
 
     Raises:
         Superseded: a newer load has the source.
         SchemaChanged: no field of the records can be the external id.
+        WriteConflict: another part wrote one of the records meanwhile; nothing of the part stays.
         TargetUnavailable: the database went away; nothing of the part stays.
     """
     with connect(url, doing="merge") as connection:
         fenced(connection, load)
         done = connection.execute(
-            "select records, inserted, updated, unchanged, duplicates, quarantined, deleted, valid_identifiers, seconds, fields "
-            "from identity.load_parts where load_id = %s and part = %s",
-            (load.load_id, part),
+            "select records, inserted, updated, unchanged, duplicates, quarantined, deleted, valid_identifiers, seconds "
+            "from identity.load_parts where load_id = %s and shard = %s and part = %s",
+            (load.load_id, part.shard, part.number),
         ).fetchone()
         if done:
             return PartCounts(*done)
         started = time.monotonic()
-        counts = PartCounts()
-        merger = _Merger(connection, load, rules, counts, whole)
-        for batch in batches:
-            merger.merge(batch)
-        merger.absorb()
-        counts.seconds = round(time.monotonic() - started, 3)
-        values = asdict(counts)
-        connection.execute(
-            sql.SQL("insert into identity.load_parts (load_id, part, {}) values (%s, %s, {})").format(
-                sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(sql.Placeholder() * len(values))
-            ),
-            (load.load_id, part, *values.values()),
-        )
-        connection.execute(
-            "update identity.sources set row_count = row_count + %s where source_name = %s", (counts.inserted, load.source_name)
-        )
+        merger = _Merger(connection, load, part, rules, whole)
+        try:
+            for batch in batches:
+                merger.merge(batch)
+            merger.absorb()
+            merger.counts.seconds = round(time.monotonic() - started, 3)
+            values = {"load_id": load.load_id, "shard": part.shard, "part": part.number} | asdict(merger.counts)
+            connection.execute(
+                sql.SQL("insert into identity.load_parts ({}) values ({})").format(
+                    sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(sql.Placeholder() * len(values))
+                ),
+                list(values.values()),
+            )
+        except psycopg.errors.UniqueViolation:
+            raise _conflict(load, part) from None
+        fenced(connection, load, lock="share")
+        status = connection.execute("select status from identity.loads where load_id = %s", (load.load_id,)).fetchone()
+        if status == ("committed",):
+            raise Superseded(f"{load.source_name}: load {load.load_id} was committed without part {part}: nothing of it stays")
         reached("merged")
-    return counts
+    return merger.counts
+
+
+def _conflict(load: Load, part: Part) -> WriteConflict:
+    return WriteConflict(
+        f"{load.source_name}: part {part} of load {load.load_id} met a record that another part wrote at the same moment: "
+        "nothing of the part stays; it is merged again"
+    )
 
 
 class _Merger:
     """The state of one part's transaction: the connection, its temporary tables, the counts."""
 
-    def __init__(self, connection: psycopg.Connection, load: Load, rules: Rules, counts: PartCounts, whole: Whole | None) -> None:
-        self.connection, self.load, self.rules, self.counts, self.whole = connection, load, rules, counts, whole
+    def __init__(self, connection: psycopg.Connection, load: Load, part: Part, rules: Rules, whole: Whole | None) -> None:
+        self.connection, self.load, self.part, self.rules, self.whole = connection, load, part, rules, whole
+        self.counts = PartCounts()
         self.mergers: list[tuple[str, str]] = []
-        """Survivor and loser of each merge in the source that this part tells of."""
+        """Survivor and loser of each merge in the source that this part reports."""
         connection.execute('create temp table probe (n int, external_id text collate "C", hash bytea) on commit drop')
-        connection.execute("create temp table staging (like identity.records) on commit drop")
+        connection.execute("create temp table staging (like identity.records, probed_hash bytea) on commit drop")
         connection.execute("alter table staging alter first_seen_at drop not null, alter changed_at drop not null")
 
     def merge(self, batch: pa.Table) -> None:
-        counts = self.counts
-        counts.records += batch.num_rows
+        counts, recency = self.counts, self.rules.recency
         id_field = rejection.id_field(batch, self.rules.field_map, self.load.source_name)
-        batch = self._reject(batch, id_field)
+        places = pa.array(range(counts.records, counts.records + batch.num_rows), pa.int64())
+        counts.records += batch.num_rows
+        good = self._reject(batch, id_field)
+        if good is not None:
+            batch, places = batch.filter(good), places.filter(good)
         reserved = [n for n in batch.column_names if n.startswith(RESERVED) and n != SANITISED]
         records = batch.drop_columns(reserved) if reserved else batch
-        keys = self.rules.versions and self._cursor_keys(records)
-        newest = _newest(records.column(id_field), keys)
+        keys = recency.keys(records)
+        newest = _newest(records.column(id_field), keys, newest_first=recency.newest_first)
         if newest is not None:
             counts.duplicates += records.num_rows - len(newest)
-            records, keys = records.take(newest), keys.take(newest) if keys is not None else None
+            records, places = records.take(newest), places.take(newest)
+            keys = None if keys is None else keys.take(newest)
         if not records.num_rows:
             return
         ids = records.column(id_field).combine_chunks()
         hashed = records.drop_columns([SANITISED]) if SANITISED in records.column_names else records
         hashes = record_hashes(hashed, self.rules.fingerprint)
-        new, changed, stored, earlier = self._probe(ids, hashes)
-        stale = self._stale(changed, stored, keys)
-        if keys is not None and self.load.full_refresh and self.whole is not None and pc.any(pc.and_(stale, earlier)).as_py():
-            stale = pc.and_(stale, pc.or_(pc.invert(earlier), self._outdone(ids.take(changed), keys.take(changed))))
-        changed = changed.filter(pc.invert(stale))
-        counts.duplicates += pc.sum(stale).as_py() or 0
-        counts.unchanged += records.num_rows - len(new) - len(stale)
+        new, changed = self._probe(ids, hashes)
+        lost = self._lost(changed, records, ids, keys, places)
+        counts.unchanged += records.num_rows - len(new) - changed.num_rows
+        counts.duplicates += int(lost.sum())
+        changed = changed.filter(pa.array(~lost))
         counts.inserted += len(new)
-        counts.updated += len(changed)
-        for positions, target in ((new, "identity.records"), (changed, "pg_temp.staging")):
-            if len(positions):
-                self._write(records.take(positions), ids.take(positions), hashes.take(positions), target)
+        counts.updated += changed.num_rows
+        if len(new):
+            self._write(records.take(new), ids.take(new), hashes.take(new))
+        if changed.num_rows:
+            at = changed.column("n")
+            self._write(records.take(at), ids.take(at.combine_chunks()), hashes.take(at.combine_chunks()), changed.column("hash"))
         reached("staged")
-        if len(changed):
-            self.connection.execute(
-                f"""
-                update identity.records r set {_SET}, changed_at = statement_timestamp() from pg_temp.staging s
-                where r.source_name = s.source_name and r.external_id = s.external_id
-                """
-            )
-            self.connection.execute("truncate pg_temp.staging")
+        if changed.num_rows:
+            self._update(changed.num_rows)
 
-    def _cursor_keys(self, records: pa.Table) -> pa.Array | None:
-        versions = self.rules.versions
-        if versions is None or versions.column not in records.column_names:
-            return None
-        return versions.keys(records.column(versions.column).combine_chunks())
-
-    def _reject(self, batch: pa.Table, id_field: str) -> pa.Table:
-        """``batch`` without the records that cannot be merged; those go to quarantine."""
+    def _reject(self, batch: pa.Table, id_field: str) -> pa.Array | None:
+        """Which records can be merged, None if all; the others go to quarantine."""
         reasons = rejection.reasons(batch, id_field)
         if reasons.null_count == len(reasons):
-            return batch
+            return None
         bad = pc.is_valid(reasons)
-        quarantine(self.connection, self.load, batch.filter(bad), batch.column(id_field).filter(bad), reasons.filter(bad))
+        quarantine.keep(self.connection, self.load, batch.filter(bad), batch.column(id_field).filter(bad), reasons.filter(bad))
         self.counts.quarantined += pc.sum(bad).as_py()
-        return batch.filter(pc.invert(bad))
+        return pc.invert(bad)
 
-    def _probe(self, ids: pa.Array, hashes: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
-        """Positions of new records, of changed ones; of the changed the stored cursor texts, and whether an earlier load stored it.
+    def _probe(self, ids: pa.Array, hashes: pa.Array) -> tuple[pa.Array, pa.Table]:
+        """Positions of new records; and of changed ones with what is stored of each.
+
+        That is its hash, the text of its cursor, and whether an earlier load stored it, and as deleted.
 
         Written as a lateral join, which reads one index entry a key whatever the statistics say: a
         temporary table has none, and a target that was just filled has old ones.
         """
         self.connection.execute("truncate pg_temp.probe")
         numbers = pa.array(range(len(ids)), pa.int32())
-        self._copy("pg_temp.probe", pa.table({"n": numbers, "id": ids, "hash": pc.binary_join_element_wise("\\x", hashes, "")}))
-        versions = self.rules.versions
+        self._copy("pg_temp.probe", pa.table({"n": numbers, "external_id": ids, "hash": _bytea(hashes)}))
         rows = self.connection.execute(
             """
-            select p.n, r.external_id is null,
-                   case when r.record_hash is not null then r.raw ->> %(cursor)s end, r.load_id <> %(load)s
+            select p.n, r.external_id is null, '\\x' || encode(r.record_hash, 'hex'),
+                   case when r.record_hash is not null then r.raw ->> %(cursor)s end, r.load_id <> %(load)s, r.deleted_at is not null
             from pg_temp.probe p
             left join lateral (
-                select external_id, record_hash, load_id, raw from identity.records
+                select external_id, record_hash, load_id, raw, deleted_at from identity.records
                 where source_name = %(source)s and external_id = p.external_id offset 0
             ) r on true
             where r.record_hash is distinct from p.hash order by p.n
             """,
-            {
-                "load": self.load.load_id,
-                "cursor": versions.column if versions else "",
-                "source": self.load.source_name,
-            },
+            {"load": self.load.load_id, "cursor": self.rules.recency.column or "", "source": self.load.source_name},
         ).fetchall()
         new = pa.array([n for n, absent, *_ in rows if absent], pa.int32())
-        changed = [(n, text, earlier) for n, absent, text, earlier in rows if not absent]
-        numbers, texts, earlier = zip(*changed, strict=True) if changed else ((), (), ())
-        return new, pa.array(numbers, pa.int32()), pa.array(texts, pa.string()), pa.array(earlier, pa.bool_())
+        stored = [(n, *values) for n, absent, *values in rows if not absent]
+        return new, pa.table(list(zip(*stored, strict=True)) or [()] * len(_CHANGED), schema=_CHANGED)
 
-    def _stale(self, changed: pa.Array, stored: pa.Array, keys: pa.Array | None) -> pa.Array:
-        """Which changed records are older than what is stored; one without a cursor value is older than one with.
+    def _lost(self, changed: pa.Table, records: pa.Table, ids: pa.Array, keys: pa.Array | None, places: pa.Array) -> np.ndarray:
+        """Which changed records are not taken: what is stored, or what else the load holds, is to stay."""
+        recency, at = self.rules.recency, changed.column("n").combine_chunks()
+        if not len(at):
+            return np.zeros(0, bool)
+        older, tie = self._compared(changed.column("cursor").combine_chunks(), None if keys is None else keys.take(at))
+        earlier, deleted = _bools(changed.column("earlier")), _bools(changed.column("deleted"))
+        lost = older | (tie & ~earlier & recency.newest_first)
+        if self.whole is None:
+            return lost
+        returning = older & earlier
+        if not self.load.full_refresh:
+            returning &= deleted
+            if returning.any():  # what the source shows alive again is alive, whenever it was changed last
+                found = self.rules.canonicalise(records.take(at.filter(pa.array(returning))))
+                returning[returning] = ~_bools(found.column("deleted"))
+        # A first in a newest-first stream that was unchanged has left no trace in the table.
+        unsure = returning | (tie & (earlier & recency.newest_first | self._out_of_order(tie)))
+        if unsure.any():
+            at = at.filter(pa.array(unsure))
+            lost[unsure] = self._outdone(ids.take(at), None if keys is None else keys.take(at), places.take(at))
+        return lost
 
-        A stored date in the future is not believed.
+    def _compared(self, stored: pa.Array, arriving: pa.Array | None) -> tuple[np.ndarray, np.ndarray]:
+        """Which arriving records are older than the stored ones, and which neither older nor newer.
+
+        One without a cursor value is older than one with. A stored date in the future is not believed.
         """
-        if keys is None or self.rules.versions is None or not len(changed):
-            return pa.array([False] * len(changed), pa.bool_())
-        kept, arriving = self.rules.versions.keys(stored), keys.take(changed)
-        if kept.type != arriving.type:  # numbers beyond 64 bit on one side only
-            kept, arriving = (pc.cast(numbers, pa.decimal128(38, 0)) for numbers in (kept, arriving))
-        older = pc.and_(pc.is_valid(kept), pc.fill_null(pc.less(arriving, kept), True))
-        if self.rules.versions.type == "timestamp":
+        cursor = self.rules.recency.cursor
+        if arriving is None or cursor is None:
+            return np.zeros(len(stored), bool), np.ones(len(stored), bool)
+        kept, came = cursors.aligned(cursor.keys(stored), arriving)
+        has, had = _bools(came.is_valid()), _bools(kept.is_valid())
+        older = had & ~has | _bools(pc.less(came, kept))
+        tie = ~has & ~had | _bools(pc.equal(came, kept))
+        if cursor.type == "timestamp":
             now = self.connection.execute("select statement_timestamp()").fetchone()
-            older = pc.and_(older, pc.fill_null(pc.less_equal(kept, pa.scalar(now[0], kept.type)), False))  # type: ignore[index]
-        return older
+            older &= ~_bools(pc.greater(kept, pa.scalar(now[0], kept.type)))  # type: ignore[index]
+        return older, tie
 
-    def _outdone(self, ids: pa.Array, keys: pa.Array) -> pa.Array:
-        """Which of these versions are older than one that the same load holds."""
-        versions, id_fields = self.rules.versions, self.rules.field_map.external_id
-        assert versions is not None  # noqa: S101 - there are keys
+    def _out_of_order(self, tie: np.ndarray) -> bool:
+        """True if what comes after this part in the stream is merged already."""
+        if not tie.any():
+            return False
+        later = self.connection.execute(
+            "select 1 from identity.load_parts where load_id = %s and (shard, part) > (%s, %s) limit 1",
+            (self.load.load_id, self.part.shard, self.part.number),
+        )
+        return later.fetchone() is not None
+
+    def _outdone(self, ids: pa.Array, keys: pa.Array | None, places: pa.Array) -> list[bool]:
+        """Which of these versions have one in the same load that is to stay in their stead."""
+        recency, id_fields = self.rules.recency, self.rules.field_map.external_id
         assert self.whole is not None  # noqa: S101 - asked by the caller
-        newest: dict[str, Any] = {}
-        for table in self.whole([*id_fields, versions.column]):
+        best: dict[str, tuple[Any, ...]] = {}
+        passed: dict[Part, int] = {}
+        for part, table in self.whole([*id_fields, *([recency.column] if recency.column else [])]):
+            start = passed.get(part, 0)
+            passed[part] = start + table.num_rows
             id_field = next((name for name in id_fields if name in table.column_names), None)
-            if id_field is None or versions.column not in table.column_names:
+            if id_field is None:
                 continue
-            found = table.filter(pc.is_in(table.column(id_field), value_set=ids))
-            for external_id, key in zip(
-                found.column(id_field).to_pylist(), versions.keys(found.column(versions.column).combine_chunks()).to_pylist(), strict=True
+            rows = pc.indices_nonzero(pc.is_in(table.column(id_field), value_set=ids))
+            found = table.take(rows)
+            for external_id, version in zip(
+                found.column(id_field).to_pylist(), self._versions(part, recency.keys(found), pc.add(rows, start)), strict=True
             ):
-                if key is not None and (external_id not in newest or key > newest[external_id]):
-                    newest[external_id] = key
-        ours = zip(ids.to_pylist(), keys.to_pylist(), strict=True)
-        return pa.array([i in newest and (key is None or key < newest[i]) for i, key in ours], pa.bool_())
+                best[external_id] = max(best.get(external_id, version), version)
+        ours = zip(ids.to_pylist(), self._versions(self.part, keys, places), strict=True)
+        return [best.get(external_id, version) > version for external_id, version in ours]
 
-    def _write(self, records: pa.Table, ids: pa.Array, hashes: pa.Array, target: str) -> None:
+    def _versions(self, part: Part, keys: pa.Array | None, places: pa.Array) -> list[tuple[Any, ...]]:
+        """What versions compare by: has it a cursor value, that value, its place in the stream."""
+        sign = -1 if self.rules.recency.newest_first else 1
+        if keys is not None and pa.types.is_timestamp(keys.type):  # years that Python has no date for
+            keys = keys.cast(pa.int64())
+        values = [None] * len(places) if keys is None else keys.to_pylist()
+        return [
+            (key is not None, 0 if key is None else key, sign * part.shard, sign * part.number, sign * place)
+            for key, place in zip(values, places.to_pylist(), strict=True)
+        ]
+
+    def _write(self, records: pa.Table, ids: pa.Array, hashes: pa.Array, probed: pa.ChunkedArray | None = None) -> None:
+        """Write records into the table, or, changed ones with the hash that was ``probed``, beside it."""
         canonical = self.rules.canonicalise(records)
         rows = records.num_rows
         deleted_at = canonical.column("deleted_at")
@@ -270,22 +335,42 @@ class _Merger:
         self.counts.valid_identifiers += (
             pc.sum(pc.or_(pc.is_valid(canonical.column("email")), pc.is_valid(canonical.column("phone")))).as_py() or 0
         )
+        fields = {name: canonical.column(name) for name in canonical.column_names if name not in _SIGNALS}
         values: dict[str, pa.Array | pa.ChunkedArray] = {
             "source_name": pa.repeat(self.load.source_name, rows),
             "external_id": ids,
             "source_type": pa.repeat(self.load.source_type, rows),
+            **{name: _array_text(column) if pa.types.is_list(column.type) else column for name, column in fields.items()},
+            "deleted_at": deleted_at,
+            "raw": raw_json(records),
+            "record_hash": _bytea(hashes),
+            "load_id": pa.repeat(self.load.load_id, rows),
         }
-        for name in _CANONICAL:
-            values[name] = _array_text(canonical.column(name)) if name in {"emails", "phones"} else canonical.column(name)
-        values["deleted_at"] = deleted_at
-        values["raw"] = raw_json(records)
-        values["record_hash"] = pc.binary_join_element_wise("\\x", hashes, "")
-        values["load_id"] = pa.repeat(self.load.load_id, rows)
-        self._copy(target, pa.table(values))
+        if probed is None:
+            self._copy("identity.records", pa.table(values))
+        else:
+            self._copy("pg_temp.staging", pa.table(values | {"probed_hash": probed}))
+            self.staged = [name for name in values if name not in {"source_name", "external_id"}]
         absorbed = canonical.column("absorbed")
         if absorbed.null_count < rows:
             pairs = zip(ids.to_pylist(), absorbed.to_pylist(), strict=True)
             self.mergers += [(winner, loser) for winner, losers in pairs for loser in losers or () if winner != loser]
+
+    def _update(self, rows: int) -> None:
+        """Bring what is staged into the table, if that is still as it was probed."""
+        names = sql.SQL(", ").join(sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in self.staged)
+        updated = self.connection.execute(
+            sql.SQL(
+                """
+                update identity.records r set {}, changed_at = statement_timestamp(), absent_since_load = null from pg_temp.staging s
+                where r.source_name = s.source_name and r.external_id = s.external_id
+                    and r.record_hash is not distinct from s.probed_hash
+                """
+            ).format(names)
+        ).rowcount
+        if updated != rows:
+            raise _conflict(self.load, self.part)
+        self.connection.execute("truncate pg_temp.staging")
 
     def absorb(self) -> None:
         """Point the losers of merges in the source at their survivor, once every record of the part is written."""
@@ -302,30 +387,43 @@ class _Merger:
 
     def _copy(self, target: str, table: pa.Table) -> None:
         """COPY a table: a missing value is an unquoted empty cell, every other one is quoted."""
-        names = ", ".join(_COLUMNS) if target != "pg_temp.probe" else "n, external_id, hash"
         out = io.BytesIO()
         pacsv.write_csv(table, out, pacsv.WriteOptions(include_header=False, quoting_style="all_valid", batch_size=table.num_rows))
-        statement = sql.SQL(f"copy {target} ({names}) from stdin (format csv)")  # type: ignore[arg-type] - constants of this module
+        statement = sql.SQL("copy {} ({}) from stdin (format csv)").format(
+            sql.Identifier(*target.split(".")), sql.SQL(", ").join(map(sql.Identifier, table.column_names))
+        )
         with self.connection.cursor() as cur, cur.copy(statement) as copy:
             copy.write(out.getbuffer())
 
 
-def _newest(ids: pa.ChunkedArray, keys: pa.Array | None) -> pa.Array | None:
-    """Positions of the records to keep: of each id the newest by cursor, then by position. None: all."""
+_CHANGED = pa.schema([("n", pa.int32()), ("hash", pa.string()), ("cursor", pa.string()), ("earlier", pa.bool_()), ("deleted", pa.bool_())])
+
+
+def _newest(ids: pa.ChunkedArray, keys: pa.Array | None, *, newest_first: bool) -> pa.Array | None:
+    """Positions of the records to keep: of each id the newest by cursor, then by the order of the stream. None: all."""
     rows = len(ids)
     if pc.count_distinct(ids).as_py() == rows:
         return None
     table = pa.table({"id": ids, "n": pa.array(range(rows), pa.int64())})
     if keys is None:
-        return _sorted(table.group_by("id").aggregate([("n", "max")]).column("n_max"))
-    order = pc.sort_indices(
-        table.append_column("key", keys), sort_keys=[("id", "ascending"), ("key", "descending", "at_end"), ("n", "descending")]
-    )
+        which = "min" if newest_first else "max"
+        return _sorted(table.group_by("id").aggregate([("n", which)]).column(f"n_{which}"))
+    place = ("n", "ascending" if newest_first else "descending")
+    order = pc.sort_indices(table.append_column("key", keys), sort_keys=[("id", "ascending"), ("key", "descending", "at_end"), place])
     ordered = table.take(order)
-    first = pa.concat_arrays(
-        [pa.array([True]), pc.not_equal(ordered.column("id").combine_chunks()[1:], ordered.column("id").combine_chunks()[:-1])]
-    )
+    names = ordered.column("id").combine_chunks()
+    first = pa.concat_arrays([pa.array([True]), pc.not_equal(names[1:], names[:-1])])
     return _sorted(ordered.column("n").filter(first))
+
+
+def _bools(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Truth as numpy has it; null is False."""
+    return pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(bool)
+
+
+def _bytea(hashes: pa.Array) -> pa.Array:
+    """Hexadecimal digits as PostgreSQL reads bytes."""
+    return pc.binary_join_element_wise("\\x", hashes, "")
 
 
 def _sorted(numbers: pa.ChunkedArray) -> pa.Array:
@@ -341,37 +439,3 @@ def _array_text(lists: pa.ChunkedArray) -> pa.Array:
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cast(pc.cumulative_sum(lengths), pa.int32())])
     joined = pc.binary_join(pa.ListArray.from_arrays(offsets, quoted), ",")
     return pc.binary_join_element_wise("{", joined, "}", "")
-
-
-def raw_json(records: pa.Table) -> pa.Array:
-    """Each record as a JSON object of text and nulls."""
-    names = [n for n in records.column_names if n != SANITISED or records.column(n).null_count < records.num_rows]
-    frame = pl.from_arrow(records.select(names))
-    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table gives a frame
-    return frame.select(pl.struct(pl.all()).struct.json_encode().alias("raw")).get_column("raw").to_arrow()
-
-
-def quarantine(connection: psycopg.Connection, load: Load, records: pa.Table, ids: pa.Array | pa.ChunkedArray, reasons: pa.Array) -> None:
-    """Keep records that cannot be merged. One that is seen again is counted, not kept twice.
-
-    ``reasons`` are ``code: detail``. A record that someone discarded stays discarded.
-    """
-    plain = records.drop_columns([n for n in records.column_names if n.startswith(RESERVED) and n != SANITISED])
-    hashes = record_hashes(plain, "quarantine").to_pylist()
-    raws = raw_json(plain).to_pylist()
-    rows = []
-    for external_id, reason, raw, digest in zip(ids.to_pylist(), reasons.to_pylist(), raws, hashes, strict=True):
-        code, _, detail = reason.partition(": ")
-        shown = external_id[:200] if external_id and external_id.strip() else None
-        rows.append((load.source_name, load.load_id, shown, code, detail, raw, bytes.fromhex(digest)))
-    with connection.cursor() as cur:
-        cur.executemany(
-            """
-            insert into identity.quarantine (source_name, load_id, external_id, reason, detail, raw, fingerprint)
-            values (%s, %s, %s, %s, %s, %s, %s)
-            on conflict (source_name, fingerprint) do update set load_id = excluded.load_id, reason = excluded.reason,
-                detail = excluded.detail, seen = quarantine.seen + 1, last_seen_at = statement_timestamp(),
-                status = case quarantine.status when 'discarded' then 'discarded' else 'open' end
-            """,
-            rows,
-        )

@@ -1,4 +1,4 @@
-"""Migrations: bring any PostgreSQL 14+ database to the schema that this version needs."""
+"""Migrations: bring any PostgreSQL 15+ database to the schema that this version needs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.store.database import connect, failures
 
 _LOCK = 0x1DE17177
-_OLDEST = 14
+_OLDEST = 15
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def migrate(url: str) -> None:
     """Create or upgrade schema ``identity`` (and ``dagster`` for Dagster's own tables). Repeatable.
 
     Raises:
-        ConfigurationError: the server is older than PostgreSQL 14, or refuses us.
+        ConfigurationError: the server is older than PostgreSQL 15, or refuses us.
         TargetUnavailable: the server does not answer.
     """
     with connect(url, doing="migrate", autocommit=True) as lock:

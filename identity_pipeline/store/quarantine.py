@@ -1,17 +1,50 @@
-"""Looking at the quarantine, and settling what is in it. Writing to it is the merge's; replay is ``replay``'s."""
+"""The quarantine: records that could not be merged, each with its reason; keeping, showing and settling them."""
 
 from typing import Any
 
+import psycopg
+import pyarrow as pa
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.text import SANITISED
 from identity_pipeline.store.database import connect
+from identity_pipeline.store.load import Load
+from identity_pipeline.store.raw import raw_json
+from identity_pipeline.store.record_hash import record_hashes
+from identity_pipeline.store.rejection import RESERVED
 
 STATUSES = ("open", "replayed", "discarded")
 _SHOWN = """
     quarantine_id, source_name, load_id, external_id, reason, detail, status, seen, first_seen_at, last_seen_at, resolved_at
 """
+
+
+def keep(connection: psycopg.Connection, load: Load, records: pa.Table, ids: pa.Array | pa.ChunkedArray, reasons: pa.Array) -> None:
+    """Keep records that cannot be merged. One that is seen again is counted, not kept twice.
+
+    ``reasons`` are ``code: detail``. A record that someone discarded stays discarded.
+    """
+    plain = records.drop_columns([n for n in records.column_names if n.startswith(RESERVED) and n != SANITISED])
+    hashes = record_hashes(plain, "quarantine").to_pylist()
+    raws = raw_json(plain).to_pylist()
+    rows = []
+    for external_id, reason, raw, digest in zip(ids.to_pylist(), reasons.to_pylist(), raws, hashes, strict=True):
+        code, _, detail = reason.partition(": ")
+        shown = external_id[:200] if external_id and external_id.strip() else None
+        rows.append((load.source_name, load.load_id, shown, code, detail, raw, bytes.fromhex(digest)))
+    with connection.cursor() as cur:
+        cur.executemany(
+            """
+            insert into identity.quarantine (source_name, load_id, external_id, reason, detail, raw, fingerprint)
+            values (%s, %s, %s, %s, %s, %s, %s)
+            on conflict (source_name, fingerprint) do update set load_id = excluded.load_id, reason = excluded.reason,
+                detail = excluded.detail, seen = quarantine.seen + 1, last_seen_at = statement_timestamp(),
+                status = case quarantine.status when 'discarded' then 'discarded' else 'open' end
+            """,
+            rows,
+        )
 
 
 def listing(

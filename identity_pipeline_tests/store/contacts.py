@@ -1,25 +1,26 @@
 """A source whose batches a test gives: they pass landing, merge and commit as in a run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pandas as pd
 import psycopg
 import pyarrow as pa
 from psycopg.rows import dict_row
 
 from identity_pipeline import normalise
-from identity_pipeline.core.cursor import CursorFilter
+from identity_pipeline.core.cursor import Cursor, Mark, Order
+from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
 from identity_pipeline.core.fieldmap import FieldMap
-from identity_pipeline.core.text import cast_all_utf8, to_table
-from identity_pipeline.core.window import CursorType, Window
+from identity_pipeline.core.text import table_of
+from identity_pipeline.core.window import Window
 from identity_pipeline.store import ledger
-from identity_pipeline.store.landing import Landing
-from identity_pipeline.store.ledger import Load, Mark, ReadSummary
-from identity_pipeline.store.merge import PartCounts, Rules, Versions, merge_part
+from identity_pipeline.store.landing import LandedPart, Landing, Part
+from identity_pipeline.store.ledger import Load, ReadSummary, SourceState
+from identity_pipeline.store.merge import PartCounts, Recency, Rules, merge_part
 
 Record = dict[str, Any]
+AT = Cursor("at", "timestamp")
 
 FIELDS = FieldMap(
     external_id=("id",),
@@ -33,12 +34,6 @@ FIELDS = FieldMap(
 )
 
 
-def table(records: list[Record]) -> pa.Table:
-    """Records as one batch of text, the way a read lands them."""
-    names = list(dict.fromkeys(name for record in records for name in record))
-    return to_table(cast_all_utf8(pd.DataFrame({n: pd.Series([r.get(n) for r in records], dtype=object) for n in names})))
-
-
 @dataclass
 class Contacts:
     """One source of its own, by default with the cursor ``at``."""
@@ -46,8 +41,9 @@ class Contacts:
     url: str
     landing: Landing
     name: str
-    cursor: tuple[str, CursorType] | None = ("at", "timestamp")
+    cursor: Cursor | None = AT
     fields: FieldMap = FIELDS
+    order: Order = "oldest_first"
 
     def without_cursor(self) -> "Contacts":
         """The same source, read as a whole each time."""
@@ -60,47 +56,72 @@ class Contacts:
             self.fields,
             lambda records: normalise.canonicalise(records, self.fields),
             normalise.fingerprint(self.fields),
-            Versions(*self.cursor) if self.cursor else None,
+            Recency(self.cursor, self.order),
         )
+
+    @property
+    def state(self) -> SourceState:
+        """What the ledger keeps of it."""
+        return ledger.state(self.url, self.name)
 
     @property
     def mark(self) -> Mark | None:
         """Its mark in the ledger."""
-        return ledger.mark(self.url, self.name)
+        return self.state.mark
 
     def open(self, run_id: str = "run", *, full_refresh: bool = False, **how: Any) -> Load:
         """Open a load."""
         return ledger.open_load(self.url, self.name, "csv_url", run_id, full_refresh=full_refresh, before=self.mark, **how)
 
-    def merge(self, load: Load, *batches: list[Record], part: int = 0, whole: Sequence[list[Record]] = ()) -> PartCounts:
-        """Merge one part. ``whole`` is what the load holds in all."""
+    def merge(
+        self, load: Load, *batches: list[Record], part: int = 0, shard: int = 0, whole: Mapping[Part, list[Record]] | None = None
+    ) -> PartCounts:
+        """Merge one part. ``whole`` is what the load holds in all, by default only this part."""
+        here = Part(shard, part)
+        held = {here: [record for batch in batches for record in batch]} if whole is None else whole
 
-        def columns(names: list[str]) -> Iterator[pa.Table]:
-            for landed in map(table, whole):
-                yield landed.select([name for name in landed.column_names if name in names])
+        def columns(names: list[str]) -> Iterator[tuple[Part, pa.Table]]:
+            for each, landed in sorted(held.items()):
+                table = table_of(landed)
+                yield each, table.select([name for name in table.column_names if name in names])
 
-        return merge_part(self.url, load, part, map(table, batches), self.rules, whole=columns)
+        return merge_part(self.url, load, here, map(table_of, batches), self.rules, whole=columns)
 
     def summary(self, *parts: list[Record], **values: Any) -> ReadSummary:
-        """What a read of these parts would have told."""
-        column, kind = self.cursor or (None, None)
-        rows = CursorFilter(Window(column, kind))
+        """What a read of these parts would have reported."""
+        window, counts = Window(self.cursor), CursorCounts()
         for part in parts:
-            rows.apply(cast_all_utf8(pd.DataFrame(part)))
-        counted = {"parts": [len(p) for p in parts], "records_read": sum(map(len, parts)), "candidate": rows.mark, "mapping": "m"}
-        return ReadSummary(**{"cursor_column": column, "cursor_type": kind, **counted, **values})
+            apply_cursor_filter(table_of(part), window, counts)
+        counted = {
+            "parts": [LandedPart(Part(0, number), len(part)) for number, part in enumerate(parts)],
+            "records_read": sum(map(len, parts)),
+            "candidate": counts.mark(self.cursor) if self.cursor else None,
+            "mapping": "m",
+        }
+        return ReadSummary(**{"cursor_column": window.cursor_column, "cursor_type": window.cursor_type, **counted, **values})
 
     def commit(self, load: Load, summary: ReadSummary, **how: Any) -> dict[str, Any]:
         """Commit a load."""
         return ledger.commit(self.url, load, summary, **how)
 
-    def load(self, *parts: list[Record], full_refresh: bool = False, run_id: str = "run", **how: Any) -> dict[str, Any]:
-        """A whole load; each argument is one part. A full refresh has seen what the parts hold."""
-        load = self.open(run_id, full_refresh=full_refresh)
-        for number, part in enumerate(parts):
-            self.merge(load, part, part=number, whole=parts)
+    def load(
+        self,
+        *parts: list[Record],
+        full_refresh: bool = False,
+        summary: Mapping[str, Any] | None = None,
+        merged: Sequence[int] | None = None,
+        **how: Any,
+    ) -> dict[str, Any]:
+        """A whole load; each argument is one part. A full refresh has seen what the parts hold.
+
+        ``summary`` are values of the read's summary, ``merged`` is the order in which the parts are merged.
+        """  # fmt: skip
+        load = self.open(full_refresh=full_refresh)
+        whole = {Part(0, number): part for number, part in enumerate(parts)}
+        for number in range(len(parts)) if merged is None else merged:
+            self.merge(load, parts[number], part=number, whole=whole)
         seen: Iterator[list[str]] | None = iter([[str(r["id"]) for r in p] for p in parts]) if full_refresh else None
-        return self.commit(load, self.summary(*parts), seen=seen, **how)
+        return self.commit(load, self.summary(*parts, **(summary or {})), seen=seen, **how)
 
     def query(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """What the database answers."""
@@ -122,8 +143,8 @@ class Contacts:
         return self.query("select * from identity.quarantine where source_name = %s order by quarantine_id", self.name)
 
 
-def balance(line: dict[str, Any] | PartCounts) -> dict[str, int]:
+def balance(row: dict[str, Any] | PartCounts) -> dict[str, int]:
     """The counts of a load or a part that are not zero, without the records read."""
-    names = ("inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered", "deleted")
-    values = line if isinstance(line, dict) else vars(line)
+    names = (*ledger.BALANCE, "deleted")
+    values = row if isinstance(row, dict) else vars(row)
     return {name: values[name] for name in names if values.get(name)}

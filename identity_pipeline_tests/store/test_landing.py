@@ -9,9 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from identity_pipeline.core.errors import PipelineError, TargetUnavailable
+from identity_pipeline.core.errors import LandedPartLost, TargetUnavailable
 from identity_pipeline.store import landing as module
-from identity_pipeline.store.landing import Landing, LandingWriter
+from identity_pipeline.store.landing import LandedPart, Landing, LandingWriter, Part
+
+FIRST = Part(0, 0)
 
 
 @pytest.fixture
@@ -23,16 +25,20 @@ def batch(*ids: int, **columns: str) -> pa.Table:
     return pa.table({"id": [str(n) for n in ids]} | {name: [value] * len(ids) for name, value in columns.items()})
 
 
-def land(landing: Landing, *batches: pa.Table | Iterator[pa.Table], load_id: int = 1) -> LandingWriter:
-    with landing.writer("crm", load_id) as writer:
+def land(landing: Landing, *batches: pa.Table | Iterator[pa.Table], load_id: int = 1, shard: int = 0) -> LandingWriter:
+    with landing.writer("crm", load_id, shard) as writer:
         for one in batches:
             for table in [one] if isinstance(one, pa.Table) else one:
                 writer.write(table)
     return writer
 
 
-def ids(landing: Landing, part: int, load_id: int = 1) -> list[str]:
-    return [text for table in landing.tables("crm", load_id, part) for text in table.column("id").to_pylist()]
+def ids(landing: Landing, part: int, load_id: int = 1, shard: int = 0) -> list[str]:
+    return [text for table in landing.tables("crm", load_id, Part(shard, part)) for text in table.column("id").to_pylist()]
+
+
+def sizes(writer: LandingWriter) -> list[int]:
+    return [landed.records for landed in writer.parts]
 
 
 def files(landing: Landing) -> list[str]:
@@ -52,9 +58,9 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 
 def test_what_was_landed_comes_back_in_its_order(landing: Landing):
     writer = land(landing, batch(1, 2), batch(), batch(3, name="Ann"), batch(4))
-    assert writer.parts == [4]
+    assert writer.parts == [LandedPart(FIRST, 4)]
     assert ids(landing, 0) == ["1", "2", "3", "4"]
-    assert landing.fields("crm", 1, 0) == list(writer.fields) == ["id", "name"]
+    assert list(writer.fields) == ["id", "name"]
 
 
 def test_nulls_empty_texts_and_odd_characters_come_back(landing: Landing):
@@ -70,22 +76,22 @@ def test_nothing_landed_makes_no_part_and_no_file(landing: Landing):
 
 def test_parts_end_by_rows_and_by_bytes(landing: Landing, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "PART_ROWS", 3)
-    assert land(landing, batch(1, 2), batch(3), batch(4)).parts == [3, 1]
+    assert sizes(land(landing, batch(1, 2), batch(3), batch(4))) == [3, 1]
     assert [ids(landing, part) for part in (0, 1)] == [["1", "2", "3"], ["4"]]
     monkeypatch.setattr(module, "PART_BYTES", 100)
-    assert land(landing, batch(1, name="x" * 100), batch(2), load_id=2).parts == [1, 1]
+    assert sizes(land(landing, batch(1, name="x" * 100), batch(2), load_id=2)) == [1, 1]
 
 
 def test_small_batches_are_gathered_and_large_ones_cut(landing: Landing, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "BATCH_ROWS", 4)
     land(landing, batch(1), batch(2), batch(*range(3, 12)))
-    assert [table.num_rows for table in landing.tables("crm", 1, 0)] == [4, 4, 3]
+    assert [table.num_rows for table in landing.tables("crm", 1, FIRST)] == [4, 4, 3]
     assert len(files(landing)) == 1
 
 
 def test_only_the_wanted_columns_are_read(landing: Landing):
     land(landing, batch(1, name="Ann", city="Bonn"), batch(2, city="Köln"))
-    found = [table.to_pydict() for table in landing.tables("crm", 1, 0, ["name", "id"])]
+    found = [table.to_pydict() for table in landing.tables("crm", 1, FIRST, ["name", "id"])]
     assert found == [{"id": ["1"], "name": ["Ann"]}, {"id": ["2"]}]
 
 
@@ -109,7 +115,7 @@ def test_a_full_disk_is_told_with_what_to_do_and_leaves_nothing(landing: Landing
         land(landing, *(batch(*range(start, start + rows)) for start in range(0, rows * 2, rows)))
     assert full.value.retryable
     assert files(landing) == []
-    assert land(landing, batch(1)).parts == [1]
+    assert sizes(land(landing, batch(1))) == [1]
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path):
@@ -119,7 +125,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path):
 
 
 def test_a_part_that_is_gone_says_what_to_do(landing: Landing):
-    with pytest.raises(PipelineError, match="the landed part 3 of load 1 is gone: materialize again"):
+    with pytest.raises(LandedPartLost, match="the landed part 0-00003 of load 1 is gone: materialize again"):
         ids(landing, 3)
 
 
@@ -134,16 +140,16 @@ def test_a_load_is_removed_alone_and_repeatedly(landing: Landing):
         land(landing, batch(load_id), load_id=load_id)
     landing.remove("crm", 1)
     landing.remove("crm", 1)
-    assert files(landing) == ["crm/2/part-00000/000000.arrow", "crm/3/part-00000/000000.arrow"]
+    assert files(landing) == ["crm/2/part-0-00000/000000.arrow", "crm/3/part-0-00000/000000.arrow"]
     landing.remove_others("crm", 3)
     landing.remove_others("erp", 3)
     assert ids(landing, 0, load_id=3) == ["3"]
-    assert files(landing) == ["crm/3/part-00000/000000.arrow"]
+    assert files(landing) == ["crm/3/part-0-00000/000000.arrow"]
 
 
 def test_a_url_serves_as_a_folder_does(tmp_path: Path):
     landing = Landing(f"file://{tmp_path}/landing/")
-    assert land(landing, batch(1, 2)).parts == [2]
+    assert sizes(land(landing, batch(1, 2))) == [2]
     assert ids(landing, 0) == ["1", "2"]
     landing.remove("crm", 1)
     assert list((tmp_path / "landing" / "crm").iterdir()) == []

@@ -15,25 +15,25 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from identity_pipeline.core.cursor import Cursor, Mark
 from identity_pipeline.core.errors import AlreadyRunning, ConfigurationError, ContractBroken, PipelineError, Superseded, TargetUnavailable
-from identity_pipeline.store import ledger
+from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.database import connect, failures
-from identity_pipeline.store.ledger import Mark
 from identity_pipeline_tests.store.contacts import Contacts, Record, balance
 
 _HOLDER = """
 import json, os, sys, time
-from identity_pipeline.store import ledger
+from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.database import connect
 from identity_pipeline.store.ledger import Load
-url, source, lease, place = sys.argv[1:]
-ledger.LEASE_SECONDS = float(lease)
+url, source, seconds, place = sys.argv[1:]
+lease.LEASE_SECONDS = float(seconds)
 load = ledger.open_load(url, source, "csv_url", "held")
-with ledger.hold(url, load):
+with lease.hold(url, load):
     print(json.dumps(vars(load)), flush=True)
     if place == "transaction":
         with connect(url) as connection:
-            ledger.fenced(connection, load)
+            lease.fenced(connection, load)
             print("locked", flush=True)
             time.sleep(600)
     time.sleep(600)
@@ -45,9 +45,9 @@ def people(*ids: str, at: str = "2026-01-01T00:00:00Z", name: str = "Ann") -> li
 
 
 @contextmanager
-def another_process(contacts: Contacts, lease: float, place: str = "lease") -> Iterator[tuple[subprocess.Popen, ledger.Load]]:
+def another_process(contacts: Contacts, seconds: float, place: str = "lease") -> Iterator[tuple[subprocess.Popen, ledger.Load]]:
     """A process that holds the source, and its load."""
-    command = [sys.executable, "-c", _HOLDER, contacts.url, contacts.name, str(lease), place]
+    command = [sys.executable, "-c", _HOLDER, contacts.url, contacts.name, str(seconds), place]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -71,8 +71,8 @@ def leases(contacts: Contacts) -> list[dict]:
 
 
 def status(contacts: Contacts, load_id: int) -> tuple[str, str | None]:
-    [line] = contacts.query("select status, error_code from identity.loads where load_id = %s", load_id)
-    return line["status"], line["error_code"]
+    [row] = contacts.query("select status, error_code from identity.loads where load_id = %s", load_id)
+    return row["status"], row["error_code"]
 
 
 # -- One writer ---------------------------------------------------------------------------------
@@ -93,19 +93,19 @@ def test_a_load_that_was_taken_over_merges_and_commits_nothing(contacts: Contact
             deed()
     assert contacts.names() == {"1": "New"}
     assert contacts.mark is None
-    assert [lease["load_id"] for lease in leases(contacts)] == [new.load_id]
+    assert [row["load_id"] for row in leases(contacts)] == [new.load_id]
 
 
 def test_a_living_load_keeps_others_out(contacts: Contacts):
     load = contacts.open("first")
-    with ledger.hold(contacts.url, load), pytest.raises(AlreadyRunning, match=f"load {load.load_id} of run first is still at work"):
+    with lease.hold(contacts.url, load), pytest.raises(AlreadyRunning, match=f"load {load.load_id} of run first is still at work"):
         contacts.open("second", wait=0)
     assert status(contacts, load.load_id) == ("running", None)
 
 
 def test_who_waits_is_let_in_when_the_other_commits(contacts: Contacts):
     first, said = contacts.open("first"), []
-    with ledger.hold(contacts.url, first):
+    with lease.hold(contacts.url, first):
         waiting = threading.Thread(target=lambda: contacts.open("second", wait=30, log=said.append))
         waiting.start()
         wait_until(lambda: bool(said))
@@ -113,17 +113,17 @@ def test_who_waits_is_let_in_when_the_other_commits(contacts: Contacts):
         contacts.commit(first, contacts.summary(people("1")))
     waiting.join(30)
     assert said == [f"waiting for load {first.load_id} of run first, which holds the source"]
-    assert [lease["run_id"] for lease in leases(contacts)] == ["second"]
+    assert [row["run_id"] for row in leases(contacts)] == ["second"]
 
 
 def test_the_same_run_opens_its_next_try_at_once(contacts: Contacts):
     first = contacts.open("run")
-    with ledger.hold(contacts.url, first):
+    with lease.hold(contacts.url, first):
         assert contacts.open("run", wait=0).token == first.token + 1
 
 
 def test_of_many_that_start_at_once_each_gets_a_token_of_its_own(contacts: Contacts, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ledger, "LEASE_SECONDS", 2.0)  # so long that no slow machine ends a session at work
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 2.0)  # so long that no slow machine ends a session at work
     loads: list[ledger.Load] = []
     threads = [threading.Thread(target=lambda n=n: loads.append(contacts.open(f"run {n}", wait=60))) for n in range(5)]
     for thread in threads:
@@ -156,7 +156,7 @@ def test_a_killed_load_is_taken_over_at_once(contacts: Contacts, place: str):
 @pytest.mark.parametrize("place", ["lease", "transaction"])
 def test_a_frozen_load_is_taken_over_when_its_lease_has_run_out(contacts: Contacts, monkeypatch: pytest.MonkeyPatch, place: str):
     """Also when it froze inside a transaction, whose lock nobody else would free."""
-    monkeypatch.setattr(ledger, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 2.0)
     with another_process(contacts, 2.0, place) as (process, frozen):
         wait_until(lambda: leases(contacts)[0]["backend_pid"] is not None)
         process.send_signal(signal.SIGSTOP)
@@ -173,9 +173,9 @@ def test_a_frozen_load_is_taken_over_when_its_lease_has_run_out(contacts: Contac
 
 
 def test_a_lease_beats_for_as_long_as_it_is_held(contacts: Contacts, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ledger, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
     load = contacts.open("long")
-    with ledger.hold(contacts.url, load):
+    with lease.hold(contacts.url, load):
         first = leases(contacts)[0]["heartbeat_at"]
         assert leases(contacts)[0]["backend_pid"]
         wait_until(lambda: (leases(contacts)[0]["heartbeat_at"] - first).total_seconds() > 1.0)
@@ -185,9 +185,9 @@ def test_a_lease_beats_for_as_long_as_it_is_held(contacts: Contacts, monkeypatch
 
 
 def test_a_lease_survives_the_loss_of_its_connection(contacts: Contacts, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ledger, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
     load = contacts.open("long")
-    with ledger.hold(contacts.url, load):
+    with lease.hold(contacts.url, load):
         lost = leases(contacts)[0]["backend_pid"]
         contacts.query("select pg_terminate_backend(%s)", lost)
         wait_until(lambda: leases(contacts)[0]["backend_pid"] not in {lost, None})
@@ -197,9 +197,9 @@ def test_a_lease_survives_the_loss_of_its_connection(contacts: Contacts, monkeyp
 
 
 def test_a_commit_closes_the_load_and_publishes_its_balance_and_mark(contacts: Contacts):
-    line = contacts.load(people("1", "2"), people("3", "", at="2026-01-05T00:00:00Z"))
-    assert balance(line) == {"inserted": 3, "quarantined": 1}
-    assert {n: line[n] for n in ("status", "parts", "records_read", "row_count", "cursor_before", "cursor_after")} == {
+    row = contacts.load(people("1", "2"), people("3", "", at="2026-01-05T00:00:00Z"))
+    assert balance(row) == {"inserted": 3, "quarantined": 1}
+    assert {n: row[n] for n in ("status", "parts", "records_read", "row_count", "cursor_before", "cursor_after")} == {
         "status": "committed", "parts": 2, "records_read": 4, "row_count": 3, "cursor_before": None,
         "cursor_after": "2026-01-05T00:00:00Z",
     }  # fmt: skip
@@ -210,9 +210,9 @@ def test_a_commit_closes_the_load_and_publishes_its_balance_and_mark(contacts: C
 def test_a_commit_may_be_repeated(contacts: Contacts):
     load, part = contacts.open(), people("1", "2")
     contacts.merge(load, part)
-    line = contacts.commit(load, contacts.summary(part))
-    assert contacts.commit(load, contacts.summary(part)) == line
-    assert line["row_count"] == 2
+    row = contacts.commit(load, contacts.summary(part))
+    assert contacts.commit(load, contacts.summary(part)) == row
+    assert row["row_count"] == 2
 
 
 @pytest.mark.parametrize("merged", [(), (0,), (0, 2), (1, 2)])
@@ -251,7 +251,7 @@ def test_the_mark_never_goes_back(contacts: Contacts):
 
 
 def test_marks_compare_by_their_type(contacts: Contacts):
-    numbers = replace(contacts, cursor=("version", "int"))
+    numbers = replace(contacts, cursor=Cursor("version", "int"))
     numbers.load([{"id": "1", "version": "9"}])
     numbers.load([{"id": "2", "version": "10"}])
     assert contacts.mark == Mark("version", "int", "10")
@@ -259,7 +259,7 @@ def test_marks_compare_by_their_type(contacts: Contacts):
 
 def test_a_new_cursor_column_starts_a_mark_of_its_own(contacts: Contacts):
     contacts.load(people("1"))
-    replace(contacts, cursor=("version", "int")).load([{"id": "1", "version": "3"}])
+    replace(contacts, cursor=Cursor("version", "int")).load([{"id": "1", "version": "3"}])
     assert contacts.mark == Mark("version", "int", "3")
 
 
@@ -275,10 +275,10 @@ def test_versions_of_files_are_kept_with_the_commit(contacts: Contacts):
     for version in ("etag 1", "etag 2"):
         load = contacts.open()
         contacts.merge(load, people("1"))
-        assert ledger.state(contacts.url, contacts.name)["versions"] != {"a.csv": version}
+        assert contacts.state.files != {"a.csv": version}
         contacts.commit(load, contacts.summary(people("1"), files={"a.csv": version}, fields=["id", "at"]))
-        state = ledger.state(contacts.url, contacts.name)
-        assert (state["versions"], state["fields"], state["row_count"]) == ({"a.csv": version}, ["id", "at"], 1)
+        state = contacts.state
+        assert (state.files, state.fields, state.row_count) == ({"a.csv": version}, ("id", "at"), 1)
 
 
 # -- What fails ---------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_versions_of_files_are_kept_with_the_commit(contacts: Contacts):
 
 def test_a_failure_closes_the_load_and_gives_the_lease_back(contacts: Contacts):
     load = contacts.open("first")
-    with pytest.raises(ContractBroken), ledger.closing(contacts.url, load), ledger.hold(contacts.url, load):
+    with pytest.raises(ContractBroken), ledger.closing(contacts.url, load), lease.hold(contacts.url, load):
         raise ContractBroken("what was wrong")
     assert status(contacts, load.load_id) == ("failed", "contract_broken")
     contacts.open("second", wait=0)
@@ -297,9 +297,9 @@ def test_also_one_that_nobody_foresaw_and_without_its_text(contacts: Contacts, e
     load = contacts.open("first")
     with pytest.raises(type(error)), ledger.closing(contacts.url, load):
         raise error
-    [line] = contacts.query("select error_code, error from identity.loads where load_id = %s", load.load_id)
-    assert line["error_code"] == code
-    assert "s3cret" not in line["error"]
+    [row] = contacts.query("select error_code, error from identity.loads where load_id = %s", load.load_id)
+    assert row["error_code"] == code
+    assert "s3cret" not in row["error"]
 
 
 def test_a_load_that_will_be_tried_again_stays_open(contacts: Contacts):
@@ -314,8 +314,8 @@ def test_a_failed_load_that_is_taken_up_by_another_run_belongs_to_that_run(conta
     ledger.fail(contacts.url, load, "x", "x")
     ledger.resume(contacts.url, replace(load, run_id="again"))
     assert status(contacts, load.load_id) == ("running", None)
-    assert [lease["run_id"] for lease in leases(contacts)] == ["again"]
-    assert "again" in ledger.running_runs(contacts.url, within=60)
+    assert [row["run_id"] for row in leases(contacts)] == ["again"]
+    assert "again" in lease.running_runs(contacts.url, within=60)
 
 
 def test_a_committed_load_is_not_opened_again(contacts: Contacts):
@@ -332,8 +332,8 @@ def test_a_committed_load_is_not_opened_again(contacts: Contacts):
 def test_a_full_refresh_marks_what_it_did_not_see(contacts: Contacts):
     ids = [str(n) for n in range(10)]
     contacts.load(people(*ids))
-    line = contacts.load(people(*ids[:8]), full_refresh=True)
-    assert (line["deleted"], line["warnings"]) == (2, [])
+    row = contacts.load(people(*ids[:8]), full_refresh=True)
+    assert (row["deleted"], row["warnings"]) == (2, [])
     assert {i for i, row in contacts.rows().items() if row["deleted_at"]} == {"8", "9"}
     assert contacts.load(people(*ids[:8]), full_refresh=True)["deleted"] == 0
 
@@ -341,18 +341,18 @@ def test_a_full_refresh_marks_what_it_did_not_see(contacts: Contacts):
 def test_one_that_would_delete_too_much_deletes_nothing_and_says_so(contacts: Contacts):
     ids = [str(n) for n in range(10)]
     contacts.load(people(*ids))
-    line = contacts.load(people(*ids[:7]), full_refresh=True)
-    assert line["deleted"] == 0
-    assert "did not see 3 of 10 rows, more than max_deleted_share 0.2 allows" in line["warnings"][0]
+    row = contacts.load(people(*ids[:7]), full_refresh=True)
+    assert row["deleted"] == 0
+    assert "did not see 3 of 10 rows, more than max_deleted_share 0.2 allows" in row["warnings"][0]
     assert contacts.load(people(*ids[:7]), full_refresh=True, max_deleted_share=0.3)["deleted"] == 3
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
 def test_one_that_saw_nothing_deletes_nothing(contacts: Contacts, share: float):
     contacts.load(people("1"))
-    line = contacts.load(full_refresh=True, max_deleted_share=share)
-    assert line["deleted"] == 0
-    assert "did not see 1 of 1 rows" in line["warnings"][0]
+    row = contacts.load(full_refresh=True, max_deleted_share=share)
+    assert row["deleted"] == 0
+    assert "did not see 1 of 1 rows" in row["warnings"][0]
 
 
 def test_what_vanished_and_came_back_is_alive_again(contacts: Contacts):
@@ -382,7 +382,7 @@ def test_an_unreachable_database_is_worth_another_try(unused_port: int):
 @pytest.mark.parametrize("wrong", [{"dbname": "nobody_made_it"}, {"password": "s3cret"}, {"user": "nobody_knows"}])
 def test_a_refusal_names_the_setting_and_not_the_password(contacts: Contacts, wrong: dict[str, str]):
     with pytest.raises(ConfigurationError, match="check user, password, database and grants in IDENTITY_DATABASE_URL") as refused:
-        ledger.mark(make_conninfo(contacts.url, **wrong), "crm")
+        ledger.state(make_conninfo(contacts.url, **wrong), "crm")
     assert "s3cret" not in str(refused.value)
 
 
@@ -393,7 +393,7 @@ def test_a_full_database_says_that_it_is_full():
 
 def test_a_database_without_the_schema_names_the_command(postgres_url: str):
     with pytest.raises(ConfigurationError, match="run `identity-pipeline db migrate`"):
-        ledger.mark(postgres_url, "crm")
+        ledger.state(postgres_url, "crm")
 
 
 def test_a_text_that_no_statement_can_take_is_not_worth_another_try(contacts: Contacts):

@@ -1,11 +1,13 @@
 """What the merge of landed parts makes of records, whatever they look like."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
 
+from identity_pipeline.core.cursor import Cursor
 from identity_pipeline.core.errors import PipelineError, SchemaChanged
 from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.text import SANITISED
@@ -53,8 +55,8 @@ def test_lists_come_back_as_they_were(contacts: Contacts):
 
 
 def test_of_duplicates_inside_a_batch_the_newest_by_cursor_stays(contacts: Contacts):
-    line = contacts.load([contact("1", "New", 3), contact("1", "Old", 2), contact("2", "Two")])
-    assert (balance(line), contacts.names()) == ({"inserted": 2, "duplicates": 1}, {"1": "New", "2": "Two"})
+    row = contacts.load([contact("1", "New", 3), contact("1", "Old", 2), contact("2", "Two")])
+    assert (balance(row), contacts.names()) == ({"inserted": 2, "duplicates": 1}, {"1": "New", "2": "Two"})
 
 
 def test_of_equally_new_duplicates_the_last_stays(contacts: Contacts):
@@ -78,18 +80,18 @@ def test_across_batches_and_parts_the_newest_stays(contacts: Contacts, order: tu
     load = contacts.open()
     contacts.merge(load, versions[0], versions[1], part=0)
     contacts.merge(load, versions[2], part=1)
-    line = contacts.commit(load, contacts.summary([*versions[0], *versions[1]], versions[2]))
-    assert (contacts.names(), line["records_read"]) == ({"1": "Version 3"}, 3)
+    row = contacts.commit(load, contacts.summary([*versions[0], *versions[1]], versions[2]))
+    assert (contacts.names(), row["records_read"]) == ({"1": "Version 3"}, 3)
 
 
 def test_cursors_compare_as_their_type_says(contacts: Contacts):
-    numbers = Contacts(contacts.url, contacts.landing, contacts.name, ("version", "int"))
+    numbers = replace(contacts, cursor=Cursor("version", "int"))
     numbers.load([{"id": "1", "name": "Ten", "version": "10"}, {"id": "1", "name": "Nine", "version": "9"}])
     assert contacts.names() == {"1": "Ten"}
 
 
 def test_numbers_beyond_64_bit_compare_with_smaller_ones(contacts: Contacts):
-    numbers = Contacts(contacts.url, contacts.landing, contacts.name, ("version", "int"))
+    numbers = replace(contacts, cursor=Cursor("version", "int"))
     for version in ("9", "99999999999999999999999", "10"):
         numbers.load([{"id": "1", "name": version, "version": version}])
     assert contacts.names() == {"1": "99999999999999999999999"}
@@ -157,11 +159,11 @@ GOOD = contact("good")
     ],
 )
 def test_a_bad_record_is_kept_with_its_reason_and_fails_no_other(contacts: Contacts, bad: Record, reason: str):
-    line = contacts.load([bad, GOOD])
-    assert balance(line) == {"inserted": 1, "quarantined": 1}
+    row = contacts.load([bad, GOOD])
+    assert balance(row) == {"inserted": 1, "quarantined": 1}
     assert set(contacts.rows()) == {"good"}
     [kept] = contacts.quarantined()
-    assert (kept["reason"], kept["load_id"], kept["status"]) == (reason, line["load_id"], "open")
+    assert (kept["reason"], kept["load_id"], kept["status"]) == (reason, row["load_id"], "open")
     assert kept["raw"] == {name: bad.get(name) for name in {**bad, **GOOD} if name != REJECTED}
 
 
@@ -246,9 +248,9 @@ def test_a_record_never_points_at_itself(contacts: Contacts):
 
 def test_a_deletion_is_kept_with_its_time(contacts: Contacts):
     contacts.load([contact("1"), contact("2"), contact("3")])
-    line = contacts.load([contact("1", on=2, deleted_at="2026-01-02T03:04:05Z"), contact("2", on=2, archived="True")])
+    row = contacts.load([contact("1", on=2, deleted_at="2026-01-02T03:04:05Z"), contact("2", on=2, archived="True")])
     rows = contacts.rows()
-    assert line["deleted"] == 2
+    assert row["deleted"] == 2
     assert rows["1"]["deleted_at"] == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert abs(rows["2"]["deleted_at"] - datetime.now(UTC)) < timedelta(minutes=5)
     assert rows["3"]["deleted_at"] is None
@@ -286,7 +288,7 @@ def test_a_failure_quotes_no_record(contacts: Contacts, monkeypatch: pytest.Monk
 
 
 def test_sources_do_not_touch_each_other(contacts: Contacts):
-    other = Contacts(contacts.url, contacts.landing, f"{contacts.name}_other")
+    other = replace(contacts, name=f"{contacts.name}_other")
     contacts.load([contact("1", "Ours")])
     other.load([contact("1", "Theirs")])
     assert (contacts.names(), other.names()) == ({"1": "Ours"}, {"1": "Theirs"})
@@ -295,6 +297,6 @@ def test_sources_do_not_touch_each_other(contacts: Contacts):
 def test_another_mapping_normalises_what_did_not_change(contacts: Contacts):
     people = [contact("1", mail="a@acme.eu")]
     contacts.load(people)
-    mapped = Contacts(contacts.url, contacts.landing, contacts.name, fields=contacts.fields.override({"email": "mail"}))
+    mapped = replace(contacts, fields=contacts.fields.override({"email": "mail"}))
     assert balance(mapped.load(people)) == {"updated": 1}
     assert contacts.rows()["1"]["email"] == "a@acme.eu"
