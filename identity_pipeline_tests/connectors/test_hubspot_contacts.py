@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from identity_pipeline.connectors.hubspot_contacts import HubSpotContacts
-from identity_pipeline.core.cursor import CursorFilter
 from identity_pipeline.core.errors import ContractBroken, PermissionDenied, RateLimited
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.hubspot_api import HubSpotAPI, contact, serve
 from identity_pipeline.demo.hubspot_contacts import demo_contacts
+from identity_pipeline_tests.connectors import reading
+from identity_pipeline_tests.connectors.reading import secret
 from identity_pipeline_tests.servers.faults import FaultProxy, status
 
 TOKEN = "pat-eu1-demo-token"
@@ -32,14 +33,14 @@ def hubspot() -> Iterator[HubSpotAPI]:
         yield api
 
 
+def portal(url: str, token: str = TOKEN) -> HubSpotContacts:
+    return HubSpotContacts(access_token=secret(token), base_url=url)
+
+
 def read(url: str, cursor_column: str | None = None, lower: str | None = None, **options) -> pd.DataFrame:
-    """All batches of one load, cut at the window as a load does it."""
-    kind = HubSpotContacts.cursor_columns[cursor_column].type if cursor_column else None
-    window = Window(cursor_column, kind, lower, context=ReadContext(sleep=lambda _: None), **options)
-    batches = HubSpotContacts(access_token=TOKEN, base_url=url).read(window)
-    cut = CursorFilter(window)
-    found = [cut.apply(batch) for batch in batches]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame({"id": []})
+    """All records of one load, cut at the window as a load does it."""
+    connector = portal(url)
+    return reading.read(connector, reading.window(connector, cursor_column, lower, **options))[0]
 
 
 def asked(api: HubSpotAPI, end: str) -> list[dict]:
@@ -54,9 +55,10 @@ def test_a_bulk_edit_of_more_contacts_than_search_serves_is_read_to_the_end(hubs
 
 def test_contacts_that_leave_the_result_meanwhile_hide_no_other(hubspot):
     hubspot.contacts += [contact(i, MS) for i in range(1, 1001)]
-    window = Window("lastmodifieddate", "timestamp", MS, context=ReadContext(sleep=lambda _: None))
+    connector = portal(hubspot.url)
+    window = reading.window(connector, "lastmodifieddate", MS)
     ids: list[str] = []
-    for page in HubSpotContacts(access_token=TOKEN, base_url=hubspot.url)._pages(window):
+    for page in connector.pages(connector.client(window.context), window):
         ids += [record["id"] for record in page]
         del hubspot.contacts[:50]  # read already; with pages by offset fifty unread ones would move up into their place
     assert ids == [str(i) for i in range(1, 1001)]
@@ -131,7 +133,7 @@ def test_a_used_up_daily_limit_ends_at_once_and_a_second_is_waited_out(hubspot):
     naps: list[float] = []
     window = Window(context=ReadContext(sleep=naps.append))
     with FaultProxy(hubspot.url) as proxy:
-        connector = HubSpotContacts(access_token=TOKEN, base_url=proxy.url)
+        connector = portal(proxy.url)
         proxy.plan([status(429, {"status": "error", "errorType": "RATE_LIMIT", "policyName": "SECONDLY", "message": "slow"})])
         list(connector.read(window))
         assert 10 in naps
@@ -153,18 +155,19 @@ def test_the_missing_scope_is_named():
 )
 def test_the_connection_test_tells_a_wrong_token_from_a_missing_scope(token, scopes, failed):
     with serve([contact(1, MS)], TOKEN, **({"scopes": scopes} if scopes else {})) as api:
-        steps = list(HubSpotContacts(access_token=token, base_url=api.url).check())
+        steps = list(portal(api.url, token).check())
     assert [step.name for step in steps if not step.ok] == ([failed] if failed else [])
     assert TOKEN not in str(steps)
 
 
 def test_the_source_clock_bounds_the_mark(hubspot):
     hubspot.contacts += [contact(1, MS), contact(2, "2999-01-01T00:00:00.000Z")]
-    window = Window("lastmodifieddate", "timestamp", None, context=ReadContext(sleep=lambda _: None))
-    cut = CursorFilter(window)
-    ids = [i for batch in HubSpotContacts(access_token=TOKEN, base_url=hubspot.url).read(window) for i in cut.apply(batch)["id"]]
-    assert ids == ["1", "2"]
-    assert cut.mark == "2026-04-13T08:00:00.123000Z"
+    connector = portal(hubspot.url)
+    window = reading.window(connector, "lastmodifieddate")
+    found, counts = reading.read(connector, window)
+    assert found["id"].tolist() == ["1", "2"]
+    assert window.cursor is not None
+    assert counts.mark(window.cursor) == "2026-04-13T08:00:00.123000Z"
     assert window.context.source_time is not None
     assert window.context.source_time <= datetime.now(UTC)
 
