@@ -293,16 +293,15 @@ class FileConnector(Connector):
         "A larger file, unpacked, is refused.", default=files.MAX_BYTES, ge=1, le=2_000_000_000
     )
 
-    def store(self) -> files.Store:
+    def store(self, context: ReadContext) -> files.Store:
         """The store that holds the files."""
         raise NotImplementedError
 
     def read(self, window: Window) -> Iterator[Batch]:
         """Yield the rows of the files that changed since the window's last look at them."""
-        rules = repr(self.cursor_reading(self.cursor_columns["*"]))
-        return files.read_files(
-            self.store(), self.dialect(), window, rules=rules, max_bytes=self.max_bytes
-        )
+        dialect, rules = self.dialect(), repr(self.cursor_reading(self.cursor_columns["*"]))
+        store = self.store(window.context)
+        return files.read_files(store, dialect, window, rules=rules, max_bytes=self.max_bytes)
 
     def check(self) -> Iterator[CheckStep]:
         """Test the way to the first rows, step by step."""

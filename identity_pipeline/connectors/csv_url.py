@@ -19,6 +19,7 @@ https://www.rfc-editor.org/rfc/rfc4180
 """
 
 from identity_pipeline.connectors.base import FileConnector, setting
+from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers.files import HttpsStore
 
 
@@ -31,6 +32,6 @@ class CsvUrl(FileConnector):
         "Address of the file, shown without its query. A signed one is given as {env: NAME}."
     )
 
-    def store(self) -> HttpsStore:
+    def store(self, context: ReadContext) -> HttpsStore:
         """The one address."""
-        return HttpsStore(self.url)
+        return HttpsStore(self.url, context)

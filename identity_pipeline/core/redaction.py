@@ -27,7 +27,8 @@ class Redactor:
     def learn_query(self, text: str) -> None:
         """Redact the query of an address, which may be a signature; the rest of it may be shown."""
         if "://" in text and (query := text.partition("#")[0].partition("?")[2]):
-            self.learn(query)
+            for value in (query, *(pair.partition("=")[2] for pair in query.split("&"))):
+                self.learn(value)
 
     def redact(self, text: str) -> str:
         """``text`` without the secrets and without control characters."""

@@ -59,12 +59,18 @@ def test_a_harness_states_what_its_source_has_and_why_it_lacks_the_rest(harness_
     assert (harness_class.cursor_column is None) == ("cursor" in harness_class.lacking)
 
 
+def statements(tree: ast.AST) -> int:
+    """How many statements there are; docstrings are free."""
+    return sum(
+        isinstance(node, ast.stmt) and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in ast.walk(tree)
+    )
+
+
 def test_a_connector_is_a_short_file_that_says_what_is_read(harness_class: type[Harness]) -> None:
     module = sys.modules[harness_class.connector().__module__]
     tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
-    inside = [n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f) if isinstance(n, ast.stmt)]
-    assert sum(isinstance(node, ast.stmt) for node in ast.walk(tree)) <= STATEMENTS
-    assert len(inside) <= STATEMENTS_IN_METHODS
+    assert statements(tree) <= STATEMENTS
+    assert sum(statements(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)) <= STATEMENTS_IN_METHODS
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and str(n.module).startswith("identity_pipeline")}
     assert all(str(name).startswith(IMPORTS) for name in imported), "a connector knows its base, the core and the readers"
     first, second, *rest = (module.__doc__ or "").split("\n")

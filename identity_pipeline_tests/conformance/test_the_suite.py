@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pytest
 
 from identity_pipeline.connectors.base import Connector, Secret, setting
-from identity_pipeline.core.check import CheckStep
 from identity_pipeline.core import cursor
+from identity_pipeline.core.check import CheckStep
 from identity_pipeline.core.errors import CredentialError, PipelineError, SourceUnavailable
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.loading import start

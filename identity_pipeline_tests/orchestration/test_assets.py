@@ -1,7 +1,7 @@
 """The code location: what declared sources become in Dagster."""
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from identity_pipeline.readers import csv as reader
+from identity_pipeline.readers.files import csv as reader
 from identity_pipeline_tests.conformance.harness import Contact, Harness, instant
 from identity_pipeline_tests.servers.files import FileServer
 
@@ -18,7 +18,8 @@ class CsvUrlHarness(Harness):
 
     cursor_column = "updated_at"
     traits: ClassVar = {
-        "cursor", "null_cursor", "future_cursor", "repeated_id", "text_ids", "deletion", "restoring", "credential", "permission", "nul", "line_breaks", "megabyte",
+        "cursor", "null_cursor", "future_cursor", "repeated_id", "text_ids", "deletion",
+        "restoring", "credential", "permission", "nul", "line_breaks", "megabyte",
     }  # fmt: skip
     lacking: ClassVar = {
         "merging": "files have no customary column for it: a `mapping:` names one",

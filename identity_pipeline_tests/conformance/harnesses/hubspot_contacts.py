@@ -12,7 +12,8 @@ class HubSpotContactsHarness(Harness):
 
     cursor_column = "lastmodifieddate"
     traits: ClassVar = {
-        "cursor", "future_cursor", "deletion", "restoring", "merging", "pages", "credential", "permission", "framed", "nul", "surrogate", "line_breaks", "megabyte",
+        "cursor", "future_cursor", "deletion",
+        "restoring", "merging", "pages", "credential", "permission", "framed", "nul", "surrogate", "line_breaks", "megabyte",
     }  # fmt: skip
     lacking: ClassVar = {
         "null_cursor": "HubSpot stamps every contact with lastmodifieddate",

@@ -20,7 +20,8 @@ class PostgresIdentityHarness(Harness):
     cursor_column = "updated_at"
     wire = "tcp"
     traits: ClassVar = {
-        "cursor", "null_cursor", "future_cursor", "repeated_id", "text_ids", "deletion", "restoring", "credential", "permission", "framed", "line_breaks", "megabyte",
+        "cursor", "null_cursor", "future_cursor", "repeated_id", "text_ids", "deletion",
+        "restoring", "credential", "permission", "framed", "line_breaks", "megabyte",
     }  # fmt: skip
     lacking: ClassVar = {
         "merging": "tables have no customary column for it: a `mapping:` names one",
