@@ -1,6 +1,7 @@
 """A source whose batches a test gives: they pass landing, merge and commit as in a run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +33,11 @@ FIELDS = FieldMap(
     merged_into=("merged_into",),
     absorbed=("absorbed",),
 )
+
+
+def people(*ids: str, at: str = "2026-01-01T00:00:00Z", name: str = "Ann") -> list[Record]:
+    """Records that differ by their ids only."""
+    return [{"id": external_id, "name": name, "at": at} for external_id in ids]
 
 
 @dataclass
@@ -148,3 +154,22 @@ def balance(row: dict[str, Any] | PartCounts) -> dict[str, int]:
     names = (*ledger.BALANCE, "deleted")
     values = row if isinstance(row, dict) else vars(row)
     return {name: values[name] for name in names if values.get(name)}
+
+
+def leases(contacts: Contacts) -> list[dict[str, Any]]:
+    """Its lease."""
+    return contacts.query("select * from identity.leases where source_name = %s", contacts.name)
+
+
+def status(contacts: Contacts, load_id: int) -> tuple[str, str | None]:
+    """Status and error of a load."""
+    [row] = contacts.query("select status, error_code from identity.loads where load_id = %s", load_id)
+    return row["status"], row["error_code"]
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for what has to come to pass."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)

@@ -153,3 +153,43 @@ def test_a_url_serves_as_a_folder_does(tmp_path: Path):
     assert ids(landing, 0) == ["1", "2"]
     landing.remove("crm", 1)
     assert list((tmp_path / "landing" / "crm").iterdir()) == []
+
+
+def test_each_shard_has_parts_of_its_own(landing: Landing):
+    assert land(landing, batch(1), shard=0).parts == [LandedPart(Part(0, 0), 1)]
+    assert land(landing, batch(2), shard=1).parts == [LandedPart(Part(1, 0), 1)]
+    assert [ids(landing, 0, shard=shard) for shard in (0, 1)] == [["1"], ["2"]]
+    both = landing.whole("crm", 1, [Part(0, 0), Part(1, 0)], ["id"])
+    assert [(str(part), table.to_pydict()) for part, table in both] == [("0-00000", {"id": ["1"]}), ("1-00000", {"id": ["2"]})]
+
+
+def test_a_shard_that_fails_leaves_the_others(landing: Landing, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "PART_ROWS", 1)
+
+    def failing() -> Iterator[pa.Table]:
+        yield from (batch(3), batch(4))
+        raise KeyError
+
+    with landing.writer("crm", 1, shard=10) as other:
+        other.write(batch(1))
+        with pytest.raises(KeyError):
+            land(landing, failing(), shard=1)
+        other.write(batch(2))
+    assert files(landing) == ["crm/1/part-10-00000/000000.arrow", "crm/1/part-10-00001/000000.arrow"]
+
+
+@pytest.mark.parametrize("kept", [0, 5, 0.3, 0.9, -1])
+@pytest.mark.parametrize("columns", [None, ["id"]])
+def test_a_part_that_was_cut_short_says_what_to_do(landing: Landing, kept: float, columns: list[str] | None):
+    land(landing, batch(*range(20_000), name="Ann"))
+    [file] = [Path(landing.url) / name for name in files(landing)]
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
+        stream.truncate(size - 1 if kept < 0 else int(kept * size) if 0 < kept < 1 else int(kept))
+    with pytest.raises(LandedPartLost, match=r"part 0-00000 of load 1 was cut short or damaged .* materialize again"):
+        list(landing.tables("crm", 1, FIRST, columns))
+
+
+def test_batches_without_the_wanted_columns_keep_their_length(landing: Landing):
+    land(landing, batch(1, 2), batch(3, name="Ann"))
+    assert [table.num_rows for table in landing.tables("crm", 1, FIRST, ["name"])] == [2, 1]

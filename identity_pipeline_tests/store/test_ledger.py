@@ -1,14 +1,6 @@
-"""The ledger: one writer per source, loads that are whole or not at all, a mark that never leads the data."""
+"""The ledger: loads that are whole or not at all, a mark that never leads the data, and the state beside it."""
 
-import json
-import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import psycopg
@@ -16,182 +8,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from identity_pipeline.core.cursor import Cursor, Mark
-from identity_pipeline.core.errors import AlreadyRunning, ConfigurationError, ContractBroken, PipelineError, Superseded, TargetUnavailable
+from identity_pipeline.core.errors import ConfigurationError, ContractBroken, PipelineError, Superseded, TargetUnavailable
 from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.database import connect, failures
-from identity_pipeline_tests.store.contacts import Contacts, Record, balance
-
-_HOLDER = """
-import json, os, sys, time
-from identity_pipeline.store import lease, ledger
-from identity_pipeline.store.database import connect
-from identity_pipeline.store.ledger import Load
-url, source, seconds, place = sys.argv[1:]
-lease.LEASE_SECONDS = float(seconds)
-load = ledger.open_load(url, source, "csv_url", "held")
-with lease.hold(url, load):
-    print(json.dumps(vars(load)), flush=True)
-    if place == "transaction":
-        with connect(url) as connection:
-            lease.fenced(connection, load)
-            print("locked", flush=True)
-            time.sleep(600)
-    time.sleep(600)
-"""
-
-
-def people(*ids: str, at: str = "2026-01-01T00:00:00Z", name: str = "Ann") -> list[Record]:
-    return [{"id": external_id, "name": name, "at": at} for external_id in ids]
-
-
-@contextmanager
-def another_process(contacts: Contacts, seconds: float, place: str = "lease") -> Iterator[tuple[subprocess.Popen, ledger.Load]]:
-    """A process that holds the source, and its load."""
-    command = [sys.executable, "-c", _HOLDER, contacts.url, contacts.name, str(seconds), place]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            load = ledger.Load(**json.loads(process.stdout.readline()))
-            if place == "transaction":
-                assert process.stdout.readline() == "locked\n"
-            yield process, load
-        finally:
-            process.kill()
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-
-
-def leases(contacts: Contacts) -> list[dict]:
-    return contacts.query("select * from identity.leases where source_name = %s", contacts.name)
-
-
-def status(contacts: Contacts, load_id: int) -> tuple[str, str | None]:
-    [row] = contacts.query("select status, error_code from identity.loads where load_id = %s", load_id)
-    return row["status"], row["error_code"]
-
-
-# -- One writer ---------------------------------------------------------------------------------
-
-
-def test_a_load_that_was_taken_over_merges_and_commits_nothing(contacts: Contacts):
-    old = contacts.open("frozen")
-    contacts.merge(old, people("1", name="Old"), part=0)
-    ledger.fail(contacts.url, old, "x", "x")
-    new = contacts.open("newer")
-    contacts.merge(new, people("1", name="New", at="2026-01-02T00:00:00Z"))
-    for deed in (
-        lambda: contacts.merge(old, people("1", "2", name="Zombie", at="2026-01-03T00:00:00Z"), part=1),
-        lambda: contacts.commit(old, contacts.summary(people("1"))),
-        lambda: ledger.resume(contacts.url, old),
-    ):
-        with pytest.raises(Superseded, match=rf"load {old.load_id} was superseded by load {new.load_id}"):
-            deed()
-    assert contacts.names() == {"1": "New"}
-    assert contacts.mark is None
-    assert [row["load_id"] for row in leases(contacts)] == [new.load_id]
-
-
-def test_a_living_load_keeps_others_out(contacts: Contacts):
-    load = contacts.open("first")
-    with lease.hold(contacts.url, load), pytest.raises(AlreadyRunning, match=f"load {load.load_id} of run first is still at work"):
-        contacts.open("second", wait=0)
-    assert status(contacts, load.load_id) == ("running", None)
-
-
-def test_who_waits_is_let_in_when_the_other_commits(contacts: Contacts):
-    first, said = contacts.open("first"), []
-    with lease.hold(contacts.url, first):
-        waiting = threading.Thread(target=lambda: contacts.open("second", wait=30, log=said.append))
-        waiting.start()
-        wait_until(lambda: bool(said))
-        contacts.merge(first, people("1"))
-        contacts.commit(first, contacts.summary(people("1")))
-    waiting.join(30)
-    assert said == [f"waiting for load {first.load_id} of run first, which holds the source"]
-    assert [row["run_id"] for row in leases(contacts)] == ["second"]
-
-
-def test_the_same_run_opens_its_next_try_at_once(contacts: Contacts):
-    first = contacts.open("run")
-    with lease.hold(contacts.url, first):
-        assert contacts.open("run", wait=0).token == first.token + 1
-
-
-def test_of_many_that_start_at_once_each_gets_a_token_of_its_own(contacts: Contacts, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 2.0)  # so long that no slow machine ends a session at work
-    loads: list[ledger.Load] = []
-    threads = [threading.Thread(target=lambda n=n: loads.append(contacts.open(f"run {n}", wait=60))) for n in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sorted(load.token for load in loads) == [1, 2, 3, 4, 5]
-    done = []
-    for load in loads:
-        try:
-            contacts.merge(load, people("1"))
-            done.append(load.token)
-        except Superseded:
-            continue
-    assert done == [5]
-
-
-@pytest.mark.parametrize("place", ["lease", "transaction"])
-def test_a_killed_load_is_taken_over_at_once(contacts: Contacts, place: str):
-    with another_process(contacts, 30, place) as (process, dead):
-        wait_until(lambda: leases(contacts)[0]["backend_pid"] is not None)
-        process.kill()
-        process.wait()
-        started = time.monotonic()
-        contacts.open("next")
-    assert time.monotonic() - started < 10
-    assert status(contacts, dead.load_id) == ("failed", "died")
-
-
-@pytest.mark.parametrize("place", ["lease", "transaction"])
-def test_a_frozen_load_is_taken_over_when_its_lease_has_run_out(contacts: Contacts, monkeypatch: pytest.MonkeyPatch, place: str):
-    """Also when it froze inside a transaction, whose lock nobody else would free."""
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 2.0)
-    with another_process(contacts, 2.0, place) as (process, frozen):
-        wait_until(lambda: leases(contacts)[0]["backend_pid"] is not None)
-        process.send_signal(signal.SIGSTOP)
-        with pytest.raises(AlreadyRunning):
-            contacts.open("too early", wait=0)
-        new = contacts.open("next", wait=20)
-        contacts.merge(new, people("1", name="New"))
-        process.send_signal(signal.SIGCONT)
-        with pytest.raises(Superseded):
-            contacts.merge(frozen, people("1", name="Zombie", at="2026-01-09T00:00:00Z"))
-        contacts.commit(new, contacts.summary(people("1", name="New")))
-    assert contacts.names() == {"1": "New"}
-    assert status(contacts, frozen.load_id) == ("failed", "died")
-
-
-def test_a_lease_beats_for_as_long_as_it_is_held(contacts: Contacts, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
-    load = contacts.open("long")
-    with lease.hold(contacts.url, load):
-        first = leases(contacts)[0]["heartbeat_at"]
-        assert leases(contacts)[0]["backend_pid"]
-        wait_until(lambda: (leases(contacts)[0]["heartbeat_at"] - first).total_seconds() > 1.0)
-        with pytest.raises(AlreadyRunning):
-            contacts.open("other", wait=0)
-    assert leases(contacts)[0]["backend_pid"] is None
-
-
-def test_a_lease_survives_the_loss_of_its_connection(contacts: Contacts, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
-    load = contacts.open("long")
-    with lease.hold(contacts.url, load):
-        lost = leases(contacts)[0]["backend_pid"]
-        contacts.query("select pg_terminate_backend(%s)", lost)
-        wait_until(lambda: leases(contacts)[0]["backend_pid"] not in {lost, None})
-
+from identity_pipeline_tests.store.contacts import Contacts, balance, leases, people, status
 
 # -- A load is whole or not at all --------------------------------------------------------------
 
@@ -281,6 +101,82 @@ def test_versions_of_files_are_kept_with_the_commit(contacts: Contacts):
         assert (state.files, state.fields, state.row_count) == ({"a.csv": version}, ("id", "at"), 1)
 
 
+def test_what_the_read_settled_counts_in_the_balance(contacts: Contacts):
+    row = contacts.load(people("1", "2"), summary={"records_read": 9, "unchanged": 4, "duplicates": 1, "filtered": 2, "source_count": 12})
+    assert balance(row) == {"inserted": 2, "unchanged": 4, "duplicates": 1, "filtered": 2}
+    assert (row["records_read"], row["source_count"]) == (9, 12)
+
+
+# -- The mark may fall, and the state beside it -------------------------------------------------
+
+
+def test_a_mark_falls_where_it_may(contacts: Contacts):
+    contacts.load(people("1", at="2999-01-01T00:00:00Z"))
+    row = contacts.load(people("1", at="2026-01-02T00:00:00Z"), full_refresh=True, summary={"mark_may_fall": True})
+    assert contacts.mark == Mark("at", "timestamp", "2026-01-02T00:00:00Z")
+    assert row["cursor_after"] == "2026-01-02T00:00:00Z"
+
+
+def test_one_that_may_fall_and_saw_nothing_is_none(contacts: Contacts):
+    contacts.load(people("1"))
+    contacts.load(summary={"mark_may_fall": True})
+    assert contacts.mark is None
+
+
+def test_a_mark_that_nobody_can_read_yields_to_what_was_seen(contacts: Contacts):
+    contacts.load(people("1"))
+    contacts.query("update identity.sources set cursor_after = 'garbage' where source_name = %s returning 1", contacts.name)
+    contacts.load(people("2"))
+    assert contacts.mark == Mark("at", "timestamp", "2026-01-01T00:00:00Z")
+
+
+STATE = {"state": "s3cret-delta-link", "settings": "what is read"}
+
+
+def test_a_state_is_stored_with_the_mark(contacts: Contacts):
+    contacts.load(people("1"), summary=STATE)
+    state = contacts.state
+    assert (state.state, state.state_settings, state.mark and state.mark.after) == (
+        "s3cret-delta-link", "what is read", "2026-01-01T00:00:00Z",
+    )  # fmt: skip
+    [row] = contacts.query("select state_stored_at from identity.sources where source_name = %s", contacts.name)
+    assert row["state_stored_at"] is not None
+
+
+def test_a_state_is_not_shown(contacts: Contacts):
+    summary = contacts.summary(people("1"), **STATE)
+    row = contacts.load(people("1"), summary=STATE)
+    assert not [text for text in (repr(summary), repr(contacts.state), repr(row)) if "s3cret" in text]
+
+
+@pytest.mark.parametrize("summary", [{}, {"mark_may_fall": True}])
+def test_a_load_without_a_state_drops_the_stored_one(contacts: Contacts, summary: dict[str, bool]):
+    contacts.load(people("1"), summary=STATE)
+    contacts.load(people("2"), summary=summary)
+    assert (contacts.state.state, contacts.state.state_settings) == (None, None)
+
+
+def test_a_partial_load_leaves_mark_and_state(contacts: Contacts):
+    contacts.load(people("1"), summary=STATE | {"fields": ["id", "at"]})
+    before = contacts.state
+    partial = {"partial": True, "state": "another", "settings": "of a part", "mapping": "another", "fields": ["id"], "mark_may_fall": True}
+    row = contacts.load(people("2", at="2026-01-09T00:00:00Z"), summary=partial)
+    assert contacts.state == replace(before, row_count=2)
+    assert row["cursor_after"] == "2026-01-01T00:00:00Z"
+
+
+def test_a_load_that_fails_leaves_mark_and_state(contacts: Contacts):
+    contacts.load(people("1"), summary=STATE)
+    before, load = contacts.state, contacts.open()
+    with pytest.raises(ContractBroken):
+        contacts.commit(load, contacts.summary(people("2"), state="another", settings="x"))
+    assert contacts.state == before
+
+
+def test_nothing_is_kept_of_a_source_that_was_never_loaded(contacts: Contacts):
+    assert contacts.state == ledger.SourceState()
+
+
 # -- What fails ---------------------------------------------------------------------------------
 
 
@@ -324,51 +220,6 @@ def test_a_committed_load_is_not_opened_again(contacts: Contacts):
     ledger.resume(contacts.url, load)
     assert status(contacts, load.load_id) == ("committed", None)
     assert leases(contacts) == []
-
-
-# -- Full refresh -------------------------------------------------------------------------------
-
-
-def test_a_full_refresh_marks_what_it_did_not_see(contacts: Contacts):
-    ids = [str(n) for n in range(10)]
-    contacts.load(people(*ids))
-    row = contacts.load(people(*ids[:8]), full_refresh=True)
-    assert (row["deleted"], row["warnings"]) == (2, [])
-    assert {i for i, row in contacts.rows().items() if row["deleted_at"]} == {"8", "9"}
-    assert contacts.load(people(*ids[:8]), full_refresh=True)["deleted"] == 0
-
-
-def test_one_that_would_delete_too_much_deletes_nothing_and_says_so(contacts: Contacts):
-    ids = [str(n) for n in range(10)]
-    contacts.load(people(*ids))
-    row = contacts.load(people(*ids[:7]), full_refresh=True)
-    assert row["deleted"] == 0
-    assert "did not see 3 of 10 rows, more than max_deleted_share 0.2 allows" in row["warnings"][0]
-    assert contacts.load(people(*ids[:7]), full_refresh=True, max_deleted_share=0.3)["deleted"] == 3
-
-
-@pytest.mark.parametrize("share", [0.2, 1.0])
-def test_one_that_saw_nothing_deletes_nothing(contacts: Contacts, share: float):
-    contacts.load(people("1"))
-    row = contacts.load(full_refresh=True, max_deleted_share=share)
-    assert row["deleted"] == 0
-    assert "did not see 1 of 1 rows" in row["warnings"][0]
-
-
-def test_what_vanished_and_came_back_is_alive_again(contacts: Contacts):
-    ids = [str(n) for n in range(10)]
-    contacts.load(people(*ids))
-    contacts.load(people(*ids[1:]), full_refresh=True)
-    assert contacts.rows()["0"]["deleted_at"] is not None
-    assert balance(contacts.load(people("0"))) == {"updated": 1}
-    assert contacts.rows()["0"]["deleted_at"] is None
-
-
-def test_what_was_seen_but_quarantined_is_not_deleted(contacts: Contacts):
-    ids = [str(n) for n in range(10)]
-    contacts.load(people(*ids))
-    bad = people("0")[0] | {"bio": "x" * 1_100_000}
-    assert contacts.load([bad, *people(*ids[1:])], full_refresh=True)["deleted"] == 0
 
 
 # -- The database -------------------------------------------------------------------------------

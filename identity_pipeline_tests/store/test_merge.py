@@ -1,18 +1,23 @@
 """What the merge of landed parts makes of records, whatever they look like."""
 
 import random
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import pyarrow as pa
 import pytest
 
-from identity_pipeline.core.cursor import Cursor
-from identity_pipeline.core.errors import PipelineError, SchemaChanged
+from identity_pipeline.core.cursor import Cursor, Order
+from identity_pipeline.core.errors import PipelineError, SchemaChanged, Superseded, WriteConflict
 from identity_pipeline.core.fieldmap import REJECTED
-from identity_pipeline.core.text import SANITISED
+from identity_pipeline.core.text import SANITISED, table_of
 from identity_pipeline.store import merge, rejection
-from identity_pipeline_tests.store.contacts import Contacts, Record, balance
+from identity_pipeline.store.landing import Part
+from identity_pipeline.store.load import Load
+from identity_pipeline_tests.store.contacts import Contacts, Record, balance, wait_until
 
 
 def day(number: int) -> str:
@@ -132,6 +137,92 @@ def test_a_full_refresh_takes_a_record_back_to_what_the_source_has_now(contacts:
     contacts.load([VERSIONS[1]])
     contacts.load([VERSIONS[0]], full_refresh=True)
     assert contacts.names() == {"1": "Old"}
+
+
+EQUAL = [contact("1", "First", 3), contact("1", "Second", 3), contact("1", "Third", 3)]
+"""Three versions that the cursor cannot tell apart, in the order of the stream."""
+
+
+def tied(contacts: Contacts, order: Order, kind: str) -> Contacts:
+    """A source whose versions only the order of its stream tells apart."""
+    cursors = {"equal": contacts.cursor, "none": None, "request only": Cursor("sync", "timestamp", in_records=False)}
+    return replace(contacts, order=order, cursor=cursors[kind])
+
+
+KINDS = pytest.mark.parametrize("kind", ["equal", "none", "request only"])
+ORDERS = pytest.mark.parametrize(("order", "stays"), [("oldest_first", "Third"), ("newest_first", "First")])
+
+
+@KINDS
+@ORDERS
+def test_a_tie_inside_a_batch_goes_by_the_order_of_the_stream(contacts: Contacts, order: Order, kind: str, stays: str):
+    row = tied(contacts, order, kind).load(EQUAL)
+    assert (contacts.names(), balance(row)) == ({"1": stays}, {"inserted": 1, "duplicates": 2})
+
+
+@KINDS
+@ORDERS
+def test_a_tie_across_batches_does_so_too(contacts: Contacts, order: Order, kind: str, stays: str):
+    source = tied(contacts, order, kind)
+    source.merge(source.open(), *([version] for version in EQUAL))
+    assert contacts.names() == {"1": stays}
+
+
+@KINDS
+@ORDERS
+@pytest.mark.parametrize("merged", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_tie_across_parts_does_in_whichever_order_they_are_merged(
+    contacts: Contacts, order: Order, kind: str, stays: str, merged: tuple[int, ...]
+):
+    tied(contacts, order, kind).load(*([version] for version in EQUAL), merged=merged)
+    assert contacts.names() == {"1": stays}
+
+
+@KINDS
+@ORDERS
+@pytest.mark.parametrize("merged", [(0, 1, 2), (2, 1, 0)])
+def test_a_tie_that_is_read_again_ends_alike(contacts: Contacts, order: Order, kind: str, stays: str, merged: tuple[int, ...]):
+    source, parts = tied(contacts, order, kind), [[version] for version in EQUAL]
+    source.load(*parts)
+    row = source.load(*parts, merged=merged)
+    assert contacts.names() == {"1": stays}
+    if order == "newest_first" or merged != (0, 1, 2):
+        assert balance(row) == {"unchanged": 1, "duplicates": 2}
+
+
+@KINDS
+@ORDERS
+def test_of_a_tie_across_loads_the_later_load_is_newer(contacts: Contacts, order: Order, kind: str, stays: str):
+    source = tied(contacts, order, kind)
+    source.load([EQUAL[0]])
+    source.load([EQUAL[1]])
+    assert contacts.names() == {"1": "Second"}
+
+
+LIVE, ARCHIVED = contact("1", "Live", 2), contact("1", "Archived", 9, archived="true")
+"""A record whose archived version has the moment of archiving as its cursor; restored, it has its old one."""
+
+
+@pytest.mark.parametrize("full_refresh", [False, True])
+def test_a_deleted_record_that_is_alive_in_a_later_load_revives(contacts: Contacts, full_refresh: bool):
+    contacts.load([LIVE])
+    contacts.load([ARCHIVED])
+    assert contacts.rows()["1"]["deleted_at"] is not None
+    assert balance(contacts.load([LIVE], full_refresh=full_refresh)) == {"updated": 1}
+    assert (contacts.names(), contacts.rows()["1"]["deleted_at"]) == ({"1": "Live"}, None)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_that_the_same_load_shows_alive_and_deleted_is_what_is_newer(contacts: Contacts, order: int):
+    parts = [[LIVE], [ARCHIVED]][::order]
+    contacts.load(*parts)
+    assert balance(contacts.load(*parts)) == {"unchanged": 1, "duplicates": 1}
+    assert contacts.rows()["1"]["deleted_at"] is not None
+
+
+def test_an_older_deleted_version_revives_nothing(contacts: Contacts):
+    contacts.load([ARCHIVED])
+    assert balance(contacts.load([contact("1", "Older", 2, archived="true")])) == {"duplicates": 1}
 
 
 def test_a_date_in_the_future_does_not_lock_a_record(contacts: Contacts):
@@ -300,3 +391,121 @@ def test_another_mapping_normalises_what_did_not_change(contacts: Contacts):
     mapped = replace(contacts, fields=contacts.fields.override({"email": "mail"}))
     assert balance(mapped.load(people)) == {"updated": 1}
     assert contacts.rows()["1"]["email"] == "a@acme.eu"
+
+
+# -- Parts side by side -------------------------------------------------------------------------
+
+
+class Beside:
+    """A merge of one part that has written its first batch and waits, in a thread of its own."""
+
+    def __init__(self, contacts: Contacts, load: Load, part: int, *batches: list[Record]) -> None:
+        self.contacts, self.load, self.part, self.batches = contacts, load, part, batches
+        self.written, self.go, self.error = threading.Event(), threading.Event(), None
+        self.thread = threading.Thread(target=self._merge)
+
+    def _waiting(self) -> Iterator[pa.Table]:
+        for batch in self.batches:
+            yield table_of(batch)
+        self.written.set()
+        assert self.go.wait(30)
+
+    def _merge(self) -> None:
+        try:
+            merge.merge_part(self.contacts.url, self.load, Part(0, self.part), self._waiting(), self.contacts.rules)
+        except Exception as error:  # noqa: BLE001 - the test's own thread asks for it
+            self.error = error
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        assert self.written.wait(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go.set()
+        self.thread.join(30)
+
+
+def is_waiting(contacts: Contacts) -> bool:
+    """True if a merge waits for another one's lock."""
+    return bool(
+        contacts.query(
+            "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and state = 'active'"
+        )
+    )
+
+
+def test_parts_of_one_load_are_merged_side_by_side(contacts: Contacts):
+    contacts.load([contact("1"), contact("2"), contact("3")])
+    parts = [[contact("1", "One", 2), contact("4")], [contact("2", "Two", 2), contact("5")]]
+    load = contacts.open()
+    with Beside(contacts, load, 0, parts[0]) as first:
+        contacts.merge(load, parts[1], part=1)
+        assert contacts.names()["2"] == "Two"
+    assert first.error is None
+    row = contacts.commit(load, contacts.summary(*parts))
+    assert (balance(row), row["row_count"]) == ({"inserted": 2, "updated": 2}, 5)
+    assert contacts.names() == {"1": "One", "2": "Two", "3": "Ann Lee", "4": "Ann Lee", "5": "Ann Lee"}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("days", "stays"), [((2, 3), "B"), ((3, 2), "A")])
+def test_parts_that_meet_in_a_record_are_merged_one_after_the_other(contacts: Contacts, known: bool, days: tuple[int, int], stays: str):
+    """The later one rolls back, and its next try finds what the other wrote."""
+    if known:
+        contacts.load([contact("1")])
+    parts = [[contact("1", "A", days[0])], [contact("1", "B", days[1]), contact("2")]]
+    load = contacts.open()
+    with Beside(contacts, load, 0, parts[0]) as first:
+        second = Beside(contacts, load, 1, parts[1])
+        second.go.set()
+        second.thread.start()
+        wait_until(lambda: is_waiting(contacts))
+    second.thread.join(30)
+    assert first.error is None
+    assert isinstance(second.error, WriteConflict)
+    assert second.error.retryable
+    assert set(contacts.names()) == {"1"}
+    contacts.merge(load, parts[1], part=1, whole={Part(0, n): part for n, part in enumerate(parts)})
+    contacts.commit(load, contacts.summary(*parts))
+    assert contacts.names() == {"1": stays, "2": "Ann Lee"}
+
+
+def test_a_part_that_is_merged_twice_at_once_counts_once(contacts: Contacts):
+    load, part = contacts.open(), [contact("1")]
+    with Beside(contacts, load, 0, part) as first:
+        again = Beside(contacts, load, 0, part)
+        again.go.set()
+        again.thread.start()
+        wait_until(lambda: is_waiting(contacts))
+    again.thread.join(30)
+    assert (first.error, type(again.error)) == (None, WriteConflict)
+    assert contacts.merge(load, part).inserted == 1
+    assert contacts.commit(load, contacts.summary(part))["row_count"] == 1
+
+
+def test_a_merge_that_was_at_work_when_its_load_was_taken_over_leaves_nothing(contacts: Contacts):
+    """And does not keep the successor waiting."""
+    old = contacts.open("old")
+    with Beside(contacts, old, 0, [contact("1", "Zombie", 9)]) as zombie:
+        new = contacts.open("old")
+        contacts.merge(new, [contact("1", "New")])
+    assert zombie.error is not None
+    assert contacts.names() == {"1": "New"}
+
+
+def test_a_merge_that_ends_after_its_loads_commit_leaves_nothing(contacts: Contacts):
+    load = contacts.open()
+    with Beside(contacts, load, 1, [contact("2")]) as late:
+        contacts.merge(load, [contact("1")])
+        contacts.commit(load, contacts.summary([contact("1")]))
+    assert isinstance(late.error, Superseded)
+    assert (set(contacts.rows()), contacts.state.row_count) == ({"1"}, 1)
+
+
+def test_the_rows_of_a_source_count_what_failed_loads_merged(contacts: Contacts):
+    contacts.load([contact("1")])
+    for number in (2, 3):
+        contacts.merge(contacts.open(), [contact(str(number))])
+    assert contacts.state.row_count == 1
+    assert contacts.load([contact("3"), contact("4")])["row_count"] == 4
