@@ -17,7 +17,7 @@ from identity_pipeline.cli.connection import declarations, missing
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError
 from identity_pipeline.core.secret import Credential
-from identity_pipeline.credentials import vault
+from identity_pipeline.credentials import keyring, vault
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.orchestration import assets
 from identity_pipeline.orchestration.health import GRACE
@@ -162,8 +162,8 @@ def _environment() -> Findings:
 
 
 def _encryption() -> Findings:
-    keys = vault.keys()
-    place = vault.VARIABLE if os.environ.get(vault.VARIABLE) else str(vault.key_file())
+    keys = keyring.keys()
+    place = keyring.VARIABLE if os.environ.get(keyring.VARIABLE) else str(keyring.key_file())
     if keys:
         yield Finding("ok", f"{len(keys)} of {place}")
     else:

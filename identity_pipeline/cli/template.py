@@ -74,15 +74,12 @@ def starting_config(cls: type[Connector], source_type: str, name: str) -> Config
     form = cls.settings()
     schema = cls.model_json_schema()["properties"]
     config = {field.name: _variable(name, field) if field.secret else _placeholder(schema[field.name]) for field in form if field.required}
-    # A placeholder may not be what the setting's pattern wants: then it is taken from the environment too.
-    texts = [field for field in form if field.required and not field.secret and field.type == "string"]
     # Of a choice of secrets (a password or a private key) the first one that satisfies the connector.
     choices = [[], *([field] for field in form if field.secret and not field.required)]
     for more in choices:
         tried = config | {field.name: _variable(name, field) for field in more}
         if _accepted(source_type, name, tried):
             return tried
-    config |= {field.name: _variable(name, field) for field in texts}
     Source(name=name, source_type=source_type, config=config).resource()
     return config
 
@@ -96,7 +93,7 @@ def _accepted(source_type: str, name: str, config: Config) -> bool:
 
 
 def _variable(name: str, field: Setting) -> dict[str, str]:
-    return {"env": f"{name}_{field['name']}".upper()}
+    return {"env": f"{name}_{field.name}".upper()}
 
 
 def _placeholder(schema: dict[str, Any]) -> Any:
@@ -122,11 +119,11 @@ def _lines(cls: type[Connector], source_type: str, name: str, config: Config) ->
     for field in cls.settings():
         yield from _comment("      ", field.help)
         if field.name in config:
-            yield f"      {field['name']}: {_yaml(config[field['name']])}"
+            yield f"      {field.name}: {_yaml(config[field.name])}"
         elif field.secret:
-            yield f"      # {field['name']}: {_yaml(_variable(name, field))}"
+            yield f"      # {field.name}: {_yaml(_variable(name, field))}"
         else:
-            yield f"      # {field['name']}: {_yaml(field['default'])}"
+            yield f"      # {field.name}: {_yaml(field.default)}"
     yield ""
     yield from _cursor(cls)
     yield from (

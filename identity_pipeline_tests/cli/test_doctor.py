@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from identity_pipeline.credentials import vault
+from identity_pipeline.credentials import keyring, vault
 from identity_pipeline.store import ledger
 from identity_pipeline_tests.cli.workplace import declare, rows, run, table
 
@@ -81,7 +81,7 @@ def test_a_broken_declaration_a_missing_variable_and_a_missing_credential_are_ea
 
 def test_a_credential_whose_key_is_gone_fails(home: Path, identity_env: Path, database_url: str):
     vault.store(database_url, "hub", "token", "canary-secret")
-    vault.key_file().unlink()
+    keyring.key_file().unlink()
     assert "'hub'" in _failed("credentials")
 
 
@@ -91,7 +91,7 @@ def test_a_wrong_key_a_landing_in_the_way_and_an_unknown_executor_are_each_named
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("IDENTITY_LANDING_URL", str(tmp_path / "file"))
     monkeypatch.setenv("IDENTITY_EXECUTOR", "abacus")
-    monkeypatch.setenv(vault.VARIABLE, "canary-key")
+    monkeypatch.setenv(keyring.VARIABLE, "canary-key")
     found = rows("doctor")
     failed = {row["check"]: row["message"] for row in found if row["outcome"] == "failed"}
     assert set(failed) == {"landing", "code_location", "encryption_key", "credentials"}

@@ -141,12 +141,12 @@ def test_a_replay_leaves_the_mark_where_it_is(url: str, sources: Path):
     load(url, crm, {"id": None, "email": "a@example.org", "updated_at": "2026-04-09T00:00:00Z"}, {"id": "1", "updated_at": at}, mark=at)
     declare(sources, crm | BY_EMAIL)
     assert run("quarantine", "replay", "--all", "crm").exit_code == 0
-    assert ledger.mark(url, "crm") == ledger.Mark("updated_at", "timestamp", at)
+    assert ledger.state(url, "crm").mark == ledger.Mark("updated_at", "timestamp", at)
     declare(sources, table(**BY_EMAIL))  # a source whose declared cursor has changed since
     load(url, table(), {"id": None, "email": "b@example.org"}, run_id="replayless")
-    assert ledger.mark(url, "crm") is None
+    assert ledger.state(url, "crm").mark is None
     assert run("quarantine", "replay", "--all", "crm").exit_code == 0
-    assert ledger.mark(url, "crm") is None
+    assert ledger.state(url, "crm").mark is None
 
 
 def test_a_declaration_that_lost_its_cursor_does_not_lose_the_mark_by_a_replay(url: str, sources: Path):
@@ -154,7 +154,7 @@ def test_a_declaration_that_lost_its_cursor_does_not_lose_the_mark_by_a_replay(u
     load(url, table(**CURSOR), {"id": None, "email": "a@example.org", "updated_at": at}, mark=at)
     declare(sources, table(**BY_EMAIL))
     assert run("quarantine", "replay", "--all", "crm").exit_code == 0
-    assert ledger.mark(url, "crm") == ledger.Mark("updated_at", "timestamp", at)
+    assert ledger.state(url, "crm").mark == ledger.Mark("updated_at", "timestamp", at)
 
 
 @pytest.mark.parametrize("cursor", [{}, CURSOR])

@@ -169,7 +169,7 @@ def test_no_command_shows_a_secret(hubspot: HubSpotAPI, sources: Path, monkeypat
 
 def test_a_message_that_quotes_a_secret_is_redacted(hubspot: HubSpotAPI, monkeypatch: pytest.MonkeyPatch):
     def quotes(self) -> list:
-        return [SimpleNamespace(name="reach", ok=False, message=f"refused {self.access_token}\x1b[2J")]
+        return [SimpleNamespace(name="reach", ok=False, message=f"refused {self.access_token.token()}\x1b[2J")]
 
     monkeypatch.setattr(connectors.connector("hubspot_contacts"), "check", quotes)
     done = run("sources", "check", "portal")

@@ -26,10 +26,10 @@ def test_the_file_has_every_setting_and_no_secret_but_as_a_name(sources: Path, s
     run("sources", "new", source_type, "crm_eu")
     text = (sources / "crm_eu.yaml").read_text()
     config = yaml.safe_load(text)["sources"][0].get("config") or {}
-    for setting in connectors.connector(source_type).form():
-        assert re.search(rf"^ +(# )?{setting['name']}: ", text, re.MULTILINE), setting["name"]
-        if setting["secret"] and setting["name"] in config:
-            assert config[setting["name"]] == {"env": f"CRM_EU_{setting['name'].upper()}"}
+    for setting in connectors.connector(source_type).settings():
+        assert re.search(rf"^ +(# )?{setting.name}: ", text, re.MULTILINE), setting.name
+        if setting.secret and setting.name in config:
+            assert config[setting.name] == {"env": f"CRM_EU_{setting.name.upper()}"}
 
 
 @pytest.mark.parametrize("source_type", connectors.modules())
