@@ -21,8 +21,11 @@ class ReadContext:
     ``source_time`` is the source's own clock at the start of the read (a ``Date`` header,
     ``now()`` of a database). The mark is never advanced past it. ``files`` holds what was read of
     each object: ``{name: version}``. ``source_count`` is how many records the source says it has,
-    where it says so. ``state`` is what the source hands out to continue from: kept with the mark,
-    never shown. ``sleep`` is how readers wait, for a limit or before a retry.
+    where it says so. ``source_maximum`` is the largest cursor value it holds (canonical text), asked
+    for where nothing lay at or above the lower bound: the mark was too high. ``state`` is what the
+    source hands out to continue from: kept with the mark, never shown. ``asked_below`` says that the
+    source was asked for records below the lower bound too, such as those committed late: they are no
+    surplus to be filtered out. ``sleep`` is how readers wait, for a limit or before a retry.
     """
 
     requests: int = 0
@@ -31,6 +34,8 @@ class ReadContext:
     throttled_seconds: float = 0.0
     source_time: datetime | None = None
     source_count: int | None = None
+    source_maximum: str | None = None
+    asked_below: bool = False
     files: dict[str, str] = field(default_factory=dict)
     state: str | None = field(default=None, repr=False)
     warnings: list[str] = field(default_factory=list)
