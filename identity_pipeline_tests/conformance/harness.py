@@ -25,7 +25,8 @@ A harness is new for each test. Everything else has a default that fits a JSON A
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -137,7 +138,7 @@ class Harness:
     """Field that holds ``Contact.note``, as it is called in ``raw``."""
     wire: ClassVar[str] = "http"
     """``http``: start with :meth:`behind_faults`; ``tcp``: start with :meth:`behind_relay`."""
-    traits: ClassVar[Set[str]] = frozenset()
+    traits: ClassVar[AbstractSet[str]] = frozenset()
     """Those of :data:`TRAITS` that this source type has."""
     lacking: ClassVar[Mapping[str, str]] = {}
     """Each other trait → why this source type does not have it."""
