@@ -14,22 +14,35 @@ import pyarrow.compute as pc
 from identity_pipeline.core.canonical import CANONICAL, SIGNALS
 from identity_pipeline.core.cursor import INSTANT
 from identity_pipeline.core.fieldmap import FieldMap
+from identity_pipeline.core.text import SANITISED
 from identity_pipeline.normalise import country, email, moment, name, phone
-from identity_pipeline.normalise.cells import by_row, columns, first_filled, listed, once_each, trimmed, truth
+from identity_pipeline.normalise.cells import by_row, columns, first_filled, listed, once_each, trimmed, truth, words
 
-VERSION = "1"
+VERSION = "2"
 """Of the rules in this package. Raise it whenever any text becomes something else than before (a test compares)."""
 
 _TEXTS = ("company", "job_title", "street", "city", "region", "postal_code")
 FIELDS = pa.schema([*CANONICAL, *SIGNALS])
 """The columns of :func:`canonicalise`."""
 
+_TRUE = pa.array(
+    sorted(
+        words(
+            "true t yes y on 1 1.0 -1 x \x01 b'1' deleted wahr ja vrai oui verdadero verdadeiro sí si sim vero sì waar sand sant tak "
+            "prawda ano да истина 真 是"
+        )
+    )
+)
+"""How databases, spreadsheets and people write true: PostgreSQL t, Access -1, MySQL's bit 1, Excel WAHR."""
+_ESCAPE = r"\\u(?:0000|d[89a-f][0-9a-f]{2})"
+"""What :mod:`core.text` makes of a character that PostgreSQL cannot store."""
+
 _LISTS = FIELDS.field("absorbed").type
 
 
 @cache
 def _libraries() -> dict[str, str]:
-    return {library: version(library) for library in ("email-validator", "idna", "phonenumbers", "pycountry")}
+    return {library: version(library) for library in ("babel", "email-validator", "idna", "phonenumbers", "pycountry")}
 
 
 def fingerprint(field_map: FieldMap, default_region: str | None = None) -> str:
@@ -53,6 +66,7 @@ def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str 
         default_region: country of phone numbers whose record has none.
     """
     rows = records.num_rows
+    ids, records = records, _without_escapes(records, field_map)
     made: dict[str, pa.Array] = {}
 
     def text(field: str) -> pa.Array:
@@ -70,10 +84,21 @@ def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str 
     made["full_name"], made["first_name"], made["last_name"] = name.complete(text("full_name"), text("first_name"), text("last_name"))
     made |= {field: text(field) for field in _TEXTS}
     made |= {field: when(field) for field in ("source_created_at", "source_updated_at", "deleted_at")}
-    made["merged_into"] = first_filled([trimmed(c) for c in columns(records, field_map.merged_into)], rows, pa.string())
-    made["absorbed"] = _absorbed(columns(records, field_map.absorbed), rows)
+    made["merged_into"] = first_filled([trimmed(c) for c in columns(ids, field_map.merged_into)], rows, pa.string())
+    made["absorbed"] = _absorbed(columns(ids, field_map.absorbed), rows)
     made["deleted"] = _deleted(records, field_map, made["deleted_at"])
     return pa.table([made[field] for field in FIELDS.names], schema=FIELDS)
+
+
+def _without_escapes(records: pa.Table, field_map: FieldMap) -> pa.Table:
+    """The records without the visible escapes of characters that say nothing; ``raw`` keeps them."""
+    if SANITISED not in records.column_names or not (marked := pc.is_valid(records.column(SANITISED)).combine_chunks()).true_count:
+        return records
+    for field in field_map.source_fields():
+        for at in records.schema.get_all_field_indices(field)[:1]:
+            bare = pc.replace_substring_regex(records.column(at), _ESCAPE, "")
+            records = records.set_column(at, field, pc.if_else(marked, bare, records.column(at)))
+    return records
 
 
 def _ids(cell: str) -> list[str]:
@@ -99,6 +124,7 @@ def _deleted(records: pa.Table, field_map: FieldMap, deleted_at: pa.Array) -> pa
     deleted = deleted_at.is_valid()
     for field, value in field_map.deleted_when:
         for column in columns(records, [field]):
-            said = pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value.strip().lower())
+            said, wanted = pc.utf8_lower(pc.utf8_trim_whitespace(column)), value.strip().lower()
+            said = pc.is_in(said, _TRUE) if wanted == "true" else pc.equal(said, wanted)
             deleted = pc.or_(deleted, pc.fill_null(said, False))
     return deleted

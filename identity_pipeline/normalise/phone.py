@@ -50,6 +50,9 @@ _EXTENSION = re.compile(
     r"(?:;ext=|,?\s*\(?\s*(?:ext(?:ensi[oó]n)?|e?xtn?|anexo|int|доб(?:авочный)?|x|#|~|durchwahl|poste)[.:\s]*)\d{1,9}\s*[#)]?\s*$",
     re.IGNORECASE,
 )
+_FLOAT = r"^[ ]*\+?[0-9]+\.0+[ ]*$"
+"""A number that a program took for a float: what stands behind the point are no digits."""
+_FLOAT_RE = re.compile(_FLOAT)
 _ZEROS = re.compile(r"[^\d+]*00(?=[\s().\-/]*[1-9])")
 _MAX_LENGTH = 250  # of one piece; the library reads no longer one
 _MIN_GROUP = 16  # below it the library is quicker than compiling a pattern for the column
@@ -75,6 +78,8 @@ def judge(piece: str, region: str | None) -> Judged | None:
     if len(text) > _MAX_LENGTH:
         return None, INVALID
     text = _LABEL.sub("", text)
+    if _FLOAT_RE.match(text):
+        text = text.partition(".")[0]
     typed = "".join(str(int(c)) for c in text if c.isdecimal())
     if not typed:
         return None, PLACEHOLDER if re.sub(r"[\W_]", "", text).lower() in _WORDS | {""} else INVALID
@@ -97,11 +102,11 @@ def judge(piece: str, region: str | None) -> Judged | None:
 
 
 def split(cell: str) -> list[str]:
-    """The values a cell holds: a JSON list, or separated by ``;`` or line ends, or by commas between long enough numbers."""
+    """The values a cell holds: a JSON list, or separated by ``;``, ``:::`` or line ends, or by commas between long enough numbers."""
     items = listed(cell.strip())
     pieces: list[str] = []
     for item in [cell] if items is None else items:
-        for part in re.split(r"[\r\n]|;(?!ext=)", item):
+        for part in re.split(r"[\r\n]|;(?!ext=)|:::", item):
             words = part.split(",")
             pieces += words if len(words) > 1 and all(sum(map(str.isdecimal, word)) >= 7 for word in words if word.strip()) else [part]
     return pieces
@@ -275,6 +280,9 @@ def plain(cells: pa.Array, regions: pa.Array) -> pa.Array:
     """E.164 of the cells that hold one valid number in a common spelling; null for those only :func:`read` can judge."""
     shaped = pa.array(np.flatnonzero(truth(pc.match_substring_regex(cells, _SPELLING))))
     digits = cells.take(shaped)
+    floats = pc.match_substring_regex(digits, _FLOAT)
+    if pc.any(floats).as_py():
+        digits = pc.if_else(floats, pc.replace_substring_regex(digits, r"\.0+ *$", ""), digits)
     zeros = pc.match_substring_regex(digits, "^[ (]*00")
     for mark in " -()./":
         digits = pc.replace_substring(digits, mark, "")

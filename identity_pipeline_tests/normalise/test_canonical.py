@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity_pipeline.core.fieldmap import FieldMap
+from identity_pipeline.core.text import cast_all_utf8
 from identity_pipeline.normalise import FIELDS, VERSION, canonical, canonicalise, cells, country, email, fingerprint, name, phone
 
 EVERY = FieldMap(
@@ -132,7 +133,10 @@ def test_other_fields_take_the_first_value_that_is_not_blank():
     [
         ({"archived": "true"}, True),
         ({"archived": " True "}, True),
+        *(({"archived": flag}, True) for flag in ("t", "T", "TRUE", "1", "1.0", "yes", "Y", "on", "-1", "b'1'", "\x01", "WAHR", "vrai")),
+        *(({"archived": flag}, False) for flag in ("f", "FALSE", "0", "0.0", "no", "N", "off", "", " ", "\x00", "2", "falsch", "null")),
         ({"archived": "false"}, False),
+        ({"status": "1"}, False),
         ({"archived": None, "status": "deleted"}, True),
         ({"deleted_at": "2026-04-13T00:00:00Z"}, True),
         ({"deleted_at": "0000-00-00 00:00:00"}, False),
@@ -149,6 +153,16 @@ def test_ids_stay_as_they_were_written_but_for_white_space_around_them():
     assert (made["merged_into"], made["absorbed"]) == ("A  b\u0308", ["1", "2", "3"])
     assert one(absorbed='[12345678901234567890, "x"]')["absorbed"] == ["12345678901234567890", "x"]
     assert one(absorbed=" ; ")["absorbed"] is None
+
+
+def test_what_postgres_cannot_store_is_no_part_of_a_canonical_value():
+    batch = cast_all_utf8(
+        table(id=["1", "2"], email=["an\0n@lee-family.net", None], full_name=["Ann\0 Lee", "C:\\u0000"], company=["\0", None])
+    )
+    first, second = canonicalise(batch, EVERY).to_pylist()
+    assert (first["email"], first["full_name"], first["company"]) == ("ann@lee-family.net", "Ann Lee", None)
+    assert second["full_name"] == "C:\\u0000", "a text that only looks like an escape stays"
+    assert canonicalise(cast_all_utf8(table(merged_into=["a\0"])), EVERY).to_pylist()[0]["merged_into"] == "a\\u0000", "ids stay"
 
 
 anything = (
@@ -253,13 +267,15 @@ GOLDEN = [
         "postal_code": "08001",
         "job_title": "CEO ",
     },
+    {"email": "null+ann@acme.com", "phone": "30901820.0", "country": "Oesterreich", "archived": "t"},
+    {"email": "a@acme.com ::: b@acme.com", "phone": "+49 30 901820 ::: +49 30 901821", "country": "Korea (South)"},
 ]
 LISTS = [
     email._ROLE, email._FAKE, sorted(email._WORDS), phone._COUNTED, phone._JUNK_RE.pattern, sorted(phone._WORDS), phone._LABEL.pattern,
-    phone._EXTENSION.pattern, country._ALSO, country._LANGUAGES, sorted(name._PARTICLES), sorted(name._SMALL_PARTICLES),
-    sorted(name._TITLES), sorted(name._SUFFIXES), sorted(name._COMPANY), cells._INVISIBLE.pattern,
+    phone._EXTENSION.pattern, phone._FLOAT, canonical._TRUE.to_pylist(), country._ALSO, country._LANGUAGES, sorted(name._PARTICLES),
+    sorted(name._SMALL_PARTICLES), sorted(name._TITLES), sorted(name._SUFFIXES), sorted(name._COMPANY), cells._INVISIBLE.pattern,
 ]  # fmt: skip
-PINNED = {"1": "9f3afba9320c491d"}
+PINNED = {"1": "9f3afba9320c491d", "2": "1c4be15da7f6e99e"}
 """Digest of what the golden records become, and of the lists that decide, for each version of the rules."""
 
 

@@ -40,6 +40,33 @@ CODES = {known.alpha_2 for known in pycountry.countries}
         ("TW", "Taiwan"),
         ("BO", "Bolivia"),
         ("JP", "Japan| 日本 "),
+        ("RU", "Россия|РФ|Rusia|Russie|Rossija|Российская Федерация"),
+        ("HR", "Hrvatska|Croatia|Kroatien"),
+        ("RS", "Srbija|Србија|Serbien"),
+        ("SI", "Slovenija|Slowenien"),
+        ("BG", "България|Bulgarien"),
+        ("HU", "Magyarország|Ungarn"),
+        ("UZ", "O\u2018zbekiston|O\u02bbzbekiston"),
+        ("TH", "ไทย"),
+        ("IN", "भारत"),
+        ("US", "EUA|EE.UU.|EE. UU.|EEUU|США|United States (US)|United States, USA"),
+        ("SA", "KSA|K.S.A.|Kingdom of Saudi Arabia|السعودية"),
+        ("ZA", "RSA|South Africa|Suedafrika"),
+        ("KR", "Korea (South)|Korea, South|Korea, Rep.|S. Korea|ROK"),
+        ("KP", "Korea (North)|Korea, Dem. People's Rep.|DPRK"),
+        ("NL", "Netherlands, The|Netherlands (the)"),
+        ("TT", "Trinidad & Tobago|Trinidad and Tobago"),
+        ("BA", "Bosnia & Herzegovina|Bosna i Hercegovina"),
+        ("CN", "P.R. China|China, PR|People's Republic of China|China (PRC)"),
+        ("CD", "Congo, Dem. Rep.|Congo (Democratic Republic of the)"),
+        ("CG", "Congo, Rep.|Congo (Brazzaville)"),
+        ("VI", "U.S. Virgin Islands|Virgin Islands, U.S.|US Virgin Islands"),
+        ("VG", "Virgin Islands (British)|British Virgin Islands"),
+        ("LC", "St. Lucia|St Lucia|Saint Lucia"),
+        ("AT", "Oesterreich|OESTERREICH"),
+        ("GB", "Grossbritannien|Großbritannien|Great Britain & Northern Ireland|England, UK"),
+        ("DE", "DE - Germany|Germany (Deutschland)|Deutschland / Germany|Bundesrepublik Deutschland"),
+        ("DK", "Daenemark|Dänemark|Danmark"),
     ],
 )
 def test_a_country_is_known_by_its_spellings(code: str, spellings: str):
@@ -47,7 +74,28 @@ def test_a_country_is_known_by_its_spellings(code: str, spellings: str):
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "-", "n/a", "Atlantis", "EU", "Europe", "XK", "ZZ", "49", "Bavaria", "x" * 500, "USA / Canada", "\u0301"]
+    "text",
+    [
+        "",
+        " ",
+        "-",
+        "n/a",
+        "Atlantis",
+        "EU",
+        "Europe",
+        "XK",
+        "ZZ",
+        "49",
+        "Bavaria",
+        "x" * 500,
+        "USA / Canada",
+        "\u0301",
+        "N/A",
+        "n.a.",
+        "Georgia, USA",
+        "Berlin, Germany",
+        "Republic",
+    ],
 )
 def test_what_is_no_country_is_null(text: str):
     assert country.alpha_2(text) is None
@@ -82,6 +130,6 @@ def test_any_text_gives_a_code_or_null(text: str):
 
 
 def test_the_names_are_not_built_at_import():
-    sizes = "sum(built.cache_info().currsize for built in (country._english, country._translated))"
+    sizes = "sum(built.cache_info().currsize for built in (country._english, country._any_order, country._translated, country._local))"
     code = f"from identity_pipeline.normalise import country; assert {sizes} == 0"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -193,3 +193,20 @@ def test_capitals_beyond_ascii_do_not_slip_through_the_quick_path():
     """The Kelvin sign and the dotted capital I have ASCII small letters in some tables."""
     found = email.find(pa.array(["bob\u212a@acme.com", "\u0130nge@acme.com"], pa.string()))
     assert found.values.to_pylist() == ["bobk@acme.com", "i\u0307nge@acme.com"]
+
+
+@pytest.mark.parametrize(
+    "address", ["null+ann@lee.net", "ann+null@lee.net", "nullmann@lee.net", "christopher.null@lee.net", "o'null@lee.net", "ann@null-lee.de"]
+)
+def test_an_address_that_only_contains_null_is_a_persons(address: str):
+    assert email.judge(address) == (address, VALID)
+    assert email.find(pa.array([address] * 3)).values.to_pylist() == [address] * 3
+
+
+@pytest.mark.parametrize("address", ["null@lee.net", "none@lee.net", "test+ann@lee.net", "test@lee.net", "ann@null.com"])
+def test_an_address_that_is_null_is_a_placeholder(address: str):
+    assert email.judge(address) == (None, PLACEHOLDER)
+
+
+def test_googles_separator_parts_addresses():
+    assert [value for value, _ in email.read("a@lee.net ::: b@lee.net")] == ["a@lee.net", "b@lee.net"]

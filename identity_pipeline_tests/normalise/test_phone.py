@@ -204,8 +204,27 @@ def test_a_placeholder_does_not_take_the_quick_path(text: str, region: str | Non
         ('[{"value":"030 231250"},{"value":"0151 23456789","primary":true}]', ["+4915123456789", "+4930231250"]),
         ('[{"number": "+49 30 231250"}]', ["+4930231250"]),
         ("[4930231250]", ["+4930231250"]),
+        ("+49 30 901820 ::: +49 30 901821", ["+4930901820", "+4930901821"]),
         ("", []),
     ],
 )
 def test_a_cell_may_hold_several(cell: str, found: list[str]):
     assert [value for value, verdict in phone.read(cell, "DE") if verdict == VALID] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("30901820.0", "+4930901820"),
+        (" 4930901820.0", "+4930901820"),
+        ("+4930901820.00 ", "+4930901820"),
+        ("15123456789.0", "+4915123456789"),
+        ("030.901820", "+4930901820"),
+        ("0.30.901820", "+4930901820"),
+        ("4.930901820e10", None),
+    ],
+)
+def test_what_stands_behind_the_point_of_a_float_is_no_digit(text: str, number: str | None):
+    for cells in ([text], [text] * 50):  # one by one, and as a column
+        found = phone.find(pa.array(cells), pa.array(["DE"] * len(cells)))
+        assert found.values.to_pylist() == [number] * len(cells)
