@@ -13,6 +13,7 @@ import pytest
 
 from identity_pipeline.core.errors import AlreadyRunning, Superseded
 from identity_pipeline.store import lease, ledger
+from identity_pipeline.store.database import connect
 from identity_pipeline_tests.store.contacts import Contacts, leases, people, status, wait_until
 
 _HOLDER = """
@@ -22,6 +23,7 @@ from identity_pipeline.store.database import connect
 from identity_pipeline.store.landing import Landing, Part
 from identity_pipeline.store.merge import merge_part
 from identity_pipeline.core.text import table_of
+from identity_pipeline.store.database import connect
 from identity_pipeline_tests.store.contacts import Contacts, people
 url, source, seconds, place = sys.argv[1:]
 lease.LEASE_SECONDS = float(seconds)
@@ -157,6 +159,16 @@ def test_a_frozen_load_is_taken_over_when_its_lease_has_run_out(contacts: Contac
         contacts.commit(new, contacts.summary(people("1", name="New")))
     assert contacts.names() == {"1": "New"}
     assert status(contacts, frozen.load_id) == ("failed", "died")
+
+
+def test_between_a_loads_last_check_and_its_commit_nobody_takes_it_over(contacts: Contacts):
+    load = contacts.open("run")
+    with connect(contacts.url) as connection, connect(contacts.url) as beside:
+        lease.fenced(connection, load, lock="share")
+        lease.fenced(beside, load, lock="share")
+        with pytest.raises(AlreadyRunning):
+            contacts.open("run", wait=0)
+    assert contacts.open("run", wait=0).token == load.token + 1
 
 
 def beats_of(contacts: Contacts) -> int:

@@ -14,7 +14,7 @@ from identity_pipeline.core.cursor import Cursor, Order
 from identity_pipeline.core.errors import PipelineError, SchemaChanged, Superseded, WriteConflict
 from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.text import SANITISED, table_of
-from identity_pipeline.store import merge, rejection
+from identity_pipeline.store import lease, merge, rejection
 from identity_pipeline.store.landing import Part
 from identity_pipeline.store.load import Load
 from identity_pipeline_tests.store.contacts import Contacts, Record, balance, wait_until
@@ -492,6 +492,14 @@ def test_a_merge_that_was_at_work_when_its_load_was_taken_over_leaves_nothing(co
         contacts.merge(new, [contact("1", "New")])
     assert zombie.error is not None
     assert contacts.names() == {"1": "New"}
+
+
+def test_a_merge_that_the_take_over_could_not_end_leaves_nothing_either(contacts: Contacts, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lease, "_end_sessions", lambda *_: None)
+    with Beside(contacts, contacts.open("old"), 0, [contact("1", "Zombie", 9)]) as zombie:
+        contacts.open("old")
+    assert isinstance(zombie.error, Superseded)
+    assert contacts.rows() == {}
 
 
 def test_a_merge_that_ends_after_its_loads_commit_leaves_nothing(contacts: Contacts):
