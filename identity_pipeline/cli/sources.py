@@ -22,10 +22,10 @@ from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store import listing
 
 LISTED = (
-    "source_name", "source_type", "status", "last_load", "last_status", "stale", "inserted", "updated", "row_count", "cursor_after", "schedule",
-    "error",
+    "source_name", "source_type", "status", "last_load", "last_status", "stale", "inserted", "updated", "row_count", "cursor_after",
+    "schedule", "error",
 )  # fmt: skip
-_EXPENDABLE = ("row_count", "schedule", "updated", "inserted", "source_type", "last_load")
+_EXPENDABLE = ("row_count", "stale", "schedule", "updated", "inserted", "source_type", "last_load")
 TYPES = ("source_type", "group", "vendor", "available", "description", "cursor_columns")
 SETTINGS = ("name", "type", "required", "secret", "default", "help")
 CURSORS = ("cursor_column", "cursor_type", "overlap", "filtered_by")

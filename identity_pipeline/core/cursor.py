@@ -132,7 +132,7 @@ def _offset(zone: str) -> timedelta:
 
 def _from_epoch(texts: pa.Array, read: pa.Array, unit: Unit | None) -> pa.Array:
     """``read`` with the numbers since 1970 filled in."""
-    forms = _EPOCHS if unit is None else ((unit, r"^-?\d{1,17}(?:\.\d+)?$"),)
+    forms: tuple[tuple[Unit, str], ...] = _EPOCHS if unit is None else ((unit, r"^-?\d{1,17}(?:\.\d+)?$"),)
     for each, form in forms:
         counted = pc.fill_null(pc.match_substring_regex(texts, form), False)
         if not pc.any(counted).as_py():

@@ -118,12 +118,12 @@ def _launched(folder: Path, keep_daemon: Callable[[], None]):  # noqa: ANN202 - 
 
 
 def _show(url: str, run_id: str) -> None:
-    from identity_pipeline.cli.ingest import BALANCE  # noqa: PLC0415
     from identity_pipeline.cli.output import show  # noqa: PLC0415
+    from identity_pipeline.core.balance import COUNTS  # noqa: PLC0415
     from identity_pipeline.store import listing  # noqa: PLC0415
 
     click.echo("\nThe balance of each load: records_read is the sum of the six after it")
-    show(listing.loads(url, run_id=run_id), ("source_name", "status", *BALANCE, "cursor_after"))
+    show(listing.loads(url, run_id=run_id), ("source_name", "status", *COUNTS, "cursor_after"))
     click.echo("\nThe first rows of identity.records")
     show(
         _first_records(url),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import dagster as dg
 from pydantic import Field
 
+from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.failpoint import reached
@@ -97,7 +98,7 @@ def read_op(source: Source) -> dg.OpDefinition:
     return read
 
 
-def _refuse_override(source: Source, arrived: object) -> None:
+def _refuse_override(source: Source, arrived: Connector) -> None:
     """Settings are the declaration's alone: a run that could send the credential elsewhere would give it away."""
     if other := differing(source.resource(), arrived):
         raise ConfigurationError(

@@ -29,10 +29,11 @@ def loads(url: str, source_name: str | None = None, *, run_id: str | None = None
 
 
 def latest(url: str) -> dict[str, dict[str, Any]]:
-    """Of each source that was ever loaded: its mark, its rows and its last load."""
+    """Of each source that was ever loaded: its mark, its rows, its last load and when the last one was committed."""
     query = """
         select s.source_name, s.cursor_after as mark, s.row_count, l.load_id, l.status, l.started_at, l.finished_at, l.inserted,
-               l.updated, l.error
+               l.updated, l.error,
+               (select max(finished_at) from identity.loads c where c.source_name = s.source_name and c.status = 'committed') as committed_at
         from identity.sources s left join lateral (
             select * from identity.loads l where l.source_name = s.source_name order by load_id desc limit 1
         ) l on true

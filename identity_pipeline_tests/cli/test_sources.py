@@ -181,3 +181,13 @@ def test_a_message_that_quotes_a_secret_is_redacted(hubspot: HubSpotAPI, monkeyp
 def test_the_schema_for_editors_is_a_json_schema_of_a_sources_file(sources: Path):
     schema = json.loads(run("sources", "schema").stdout)
     assert {"name", "source_type", "cursor_column"} <= set(schema["properties"]["sources"]["items"]["properties"])
+
+
+def test_a_source_whose_last_load_is_too_old_is_listed_as_stale(sources: Path, database_url: str):
+    """Without Dagster's daemon, which alone evaluates the policy of the asset."""
+    declare(sources, table(max_age_hours=1), table("erp", max_age_hours=1), table("shop"))
+    for declared in (table(), table("erp"), table("shop")):
+        load(database_url, declared, {"id": "1"}, run_id=declared["name"])
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update identity.loads set finished_at = now() - interval '61 minutes' where source_name <> 'erp'")
+    assert {row["source_name"]: row["stale"] for row in rows("sources", "list")} == {"crm": True, "erp": False, "shop": None}

@@ -66,6 +66,7 @@ class Acme(BaseHTTPRequestHandler):
     asked: list[dict[str, list[str]]]
 
     def do_GET(self) -> None:
+        """One page."""
         query = parse_qs(urlsplit(self.path).query)
         self.asked.append(query)
         start, after = int(query.get("cursor", ["0"])[0]), int(query.get("updated_after", ["0"])[0])

@@ -71,3 +71,12 @@ def test_five_hundred_sources_make_a_small_location(tmp_path: Path, monkeypatch:
         sizes[number] = len(serialize_value(repository.get_job(assets.JOB).get_job_snapshot()))
     assert sizes[500] < 5_000_000
     assert sizes[500] < 11 * sizes[50]
+
+
+def test_a_source_goes_stale_without_a_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As Dagster's daemon sees it: a source that stopped runs no check any more."""
+    monkeypatch.setenv("IDENTITY_SOURCES", str(tmp_path))
+    assert problems(tmp_path, f"{FILE}    schedule: '0 3 * * *'\n") == []
+    graph = assets.definitions().resolve_asset_graph()
+    policies = {name: graph.get(dg.AssetKey(name)).freshness_policy for name in ("first", "second")}
+    assert policies == {"first": None, "second": dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2))}
