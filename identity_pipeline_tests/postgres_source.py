@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -110,12 +110,14 @@ class Load:
         return {record["id"] for record in self.records}
 
 
-def load(table: SqlTable, column: str, cursor_type: CursorType, lower: str | None = None) -> Load:
-    """Load what ``table`` has from ``lower`` on."""
+def load(table: SqlTable, column: str, cursor_type: CursorType, lower: str | None = None, state: str | None = None) -> Load:
+    """Load what ``table`` has from ``lower`` on; ``state`` is what the load before kept."""
     cursor = Cursor(column, cursor_type, Reading(table.timezone))
-    window, counts = Window(cursor, lower), CursorCounts()
+    window, counts, records = Window(cursor, lower, state=state), CursorCounts(), []
     with closing(table.read(window)) as batches:
-        records = [record for batch in batches for record in apply_cursor_filter(batch, window, counts).to_pylist()]
+        for batch in batches:
+            shown = replace(window, lower=None) if window.context.asked_below else window
+            records += apply_cursor_filter(batch, shown, counts).to_pylist()
     return Load(records, counts.mark(cursor), counts.filtered, window.context)
 
 

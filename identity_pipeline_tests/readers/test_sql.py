@@ -373,7 +373,7 @@ def test_a_session_gives_up_in_finite_time_and_means_one_thing_by_a_value(server
 def test_text_is_compared_by_its_bytes():
     table = Table(("public", "t"), (Column("c", "text", "text", "text"),), dialect=DIALECT)
     statement = stream._select(table, FollowedColumn("c", "text", "text"), Window(Cursor("c", "text"), "x")).as_string()
-    assert statement.endswith("""WHERE "c"::text COLLATE "C" >= current_setting('identity.lower') COLLATE "C\"""")
+    assert """WHERE "c"::text COLLATE "C" >= current_setting('identity.lower') COLLATE "C" OR """ in statement
 
 
 def _at(text: str) -> datetime:

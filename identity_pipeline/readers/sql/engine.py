@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -11,6 +12,24 @@ from identity_pipeline.core.window import Window
 from identity_pipeline.readers.sql.catalog import Table
 from identity_pipeline.readers.sql.cursor import FollowedColumn
 from identity_pipeline.readers.sql.identifier import Dialect
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a session sees of other writers before a read.
+
+    ``clock`` is the server's time, or the start of an open transaction that may still bring rows of
+    that time: the mark does not pass it. ``state`` is text for the next read to continue from.
+    ``since`` stands for an earlier look, in the engine's own terms: what was committed after it is
+    asked for too. ``whole`` says that the earlier look cannot be continued and everything must be
+    read. ``warnings`` hold no values of records.
+    """
+
+    clock: datetime
+    state: str | None = None
+    since: str | None = None
+    whole: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class Session(Protocol):
@@ -36,14 +55,19 @@ class Session(Protocol):
         """Full names of what the user may read, those of the schema of ``name`` first."""
         ...
 
-    def clock(self) -> datetime:
-        """The server's time; the start of the oldest open write instead, where the server tells."""
+    def look(self, table: Table, followed: FollowedColumn | None, window: Window) -> Look:
+        """The server's time, and how rows that are committed late are not missed. Before :meth:`stream`."""
         ...
 
-    def stream(self, table: Table, followed: FollowedColumn | None, window: Window) -> Iterator[pa.Table]:
-        """The rows from the window's lower bound on, as one snapshot, in no order, each value in canonical text.
+    def maximum(self, table: Table, followed: FollowedColumn) -> str | None:
+        """The largest value of an ``int`` or ``text`` column, as canonical text; None if there is none."""
+        ...
 
-        A batch is at most some 50,000 rows or 64 MB.
+    def stream(self, table: Table, followed: FollowedColumn | None, window: Window, since: str | None = None) -> Iterator[pa.Table]:
+        """The rows from the window's lower bound on, those that have no cursor value, and those committed ``since``.
+
+        They come as one snapshot, in no order, each value in canonical text. A batch is at most some
+        50,000 rows or 64 MB.
         """
         ...
 

@@ -1,17 +1,20 @@
 """A table of any database: read by window, and tested step by step."""
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.check import CheckStep
-from identity_pipeline.core.cursor import check_timezone
-from identity_pipeline.core.errors import CredentialError, PipelineError, SourceRejected
+from identity_pipeline.core.cursor import Cursor, check_timezone
+from identity_pipeline.core.errors import ConfigurationError, CredentialError, PipelineError, SourceRejected
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers.sql.catalog import Table
+from identity_pipeline.readers.sql.cursor import FollowedColumn
 from identity_pipeline.readers.sql.engine import Engine, Session
 from identity_pipeline.readers.sql.identifier import close_names
 
@@ -31,19 +34,43 @@ class SqlTable:
         Raises:
             PipelineError: the read failed; nothing of it may be committed.
         """
+        context = window.context
         with self._open() as session:
-            table = self._find(session, window.context)
-            now, followed = session.clock(), None
-            if window.cursor is not None:
-                column = table.column(window.cursor.column, "cursor_column")
-                followed = column.follow(window.cursor.type, self.timezone)
-                now = followed.mark_limit(now)
+            table = self._find(session, context)
+            followed = self._follow(table, window.cursor)
             also = (followed.name,) if followed and self.columns else ()
-            window.context.clock(now)
-            yield from session.stream(table.readable(*self.columns, *also), followed, window)
+            chosen = table.readable(*self.columns, *also)
+            look = session.look(table, followed, window)
+            for warning in look.warnings:
+                context.warn(warning)
+            context.clock(look.clock if followed is None else followed.mark_limit(look.clock))
+            context.state, context.asked_below = look.state, look.since is not None or look.whole
+            if look.whole:
+                window = replace(window, lower=None)
+            reached = window.lower is None or window.limit is not None or window.cursor_type == "timestamp"
+            for batch in session.stream(chosen, followed, window, look.since):
+                reached = reached or _reaches(batch, window)
+                yield batch
+            if not reached and followed and self._ends_below(session, table, followed, window) and look.since is None:
+                # what was added below the mark since it was set too high was never read
+                context.asked_below = True
+                yield from session.stream(chosen, followed, replace(window, lower=None))
 
-    def check(self) -> Iterator[CheckStep]:
-        """Yield the steps of a connection test, up to the first that fails."""
+    def _ends_below(self, session: Session, table: Table, followed: FollowedColumn, window: Window) -> bool:
+        """True, and reported, if the table's largest value is below the window: the mark was too high."""
+        maximum = session.maximum(table, followed)
+        if maximum is None or _reaches(pa.table({followed.name: pa.array([maximum], pa.string())}), window):
+            return False
+        window.context.source_maximum = maximum
+        window.context.warn(f"nothing in {table} reaches the mark: the mark goes back to the largest {followed.name} there is")
+        return True
+
+    def check(self, cursor: Cursor | None = None, fields: Iterable[Collection[str]] = ()) -> Iterator[CheckStep]:
+        """Yield the steps of a connection test, up to the first that fails.
+
+        ``cursor`` is what a load would follow, each group of ``fields`` names columns of which it
+        needs at least one.
+        """
         step, asked, found = "reach", False, ReadContext()
         try:
             opening = self._open()
@@ -53,11 +80,15 @@ class SqlTable:
                 step = "authenticate"
                 yield CheckStep(step, True, session.role())
                 step = "permission"
-                table = self._find(session, found).readable(*self.columns)
+                whole = self._find(session, found)
+                table = whole.readable(*self.columns)
                 yield CheckStep(step, True, "; ".join((_permission(table), *found.warnings)))
                 step = "sample"
+                followed = self._follow(whole, cursor)
+                _demand(table, fields, followed)
+                late = session.look(table, followed, Window(cursor)).warnings
                 count = sum(batch.num_rows for batch in session.stream(table, None, Window(limit=20)))
-                yield CheckStep(step, True, _sample(table, count))
+                yield CheckStep(step, True, "; ".join((_sample(table, count), *late)))
         except PipelineError as error:
             if step == "reach" and asked and isinstance(error, CredentialError):
                 yield CheckStep(step, True, "the server answers")
@@ -69,6 +100,10 @@ class SqlTable:
         check_timezone(self.timezone)
         self.engine.dialect.readings(self.table)
         return self.engine.open()
+
+    def _follow(self, table: Table, cursor: Cursor | None) -> FollowedColumn | None:
+        """The column of ``cursor``, as what it is in the table."""
+        return cursor and table.column(cursor.column, "cursor_column").follow(cursor.type, self.timezone)
 
     def _find(self, session: Session, context: ReadContext) -> Table:
         """The table that the user named, with all its columns; ``context`` is warned of what may surprise in it."""
@@ -90,6 +125,23 @@ class SqlTable:
 
 def _composed(name: str) -> bool:
     return unicodedata.is_normalized("NFC", name)
+
+
+def _reaches(records: pa.Table, window: Window) -> bool:
+    """True if one of ``records`` lies at or above the window's lower bound."""
+    if window.cursor is None or window.lower is None or (values := window.cursor.of(records)) is None:
+        return False
+    lower = cursors.scalar(window.cursor.type, window.lower)
+    return lower is not None and bool(pc.any(pc.greater_equal(*cursors.aligned(values, lower))).as_py())
+
+
+def _demand(table: Table, fields: Iterable[Collection[str]], followed: FollowedColumn | None) -> None:
+    """Refuse a table that has none of a group of fields."""
+    read = {column.name for column in table.columns} | ({followed.name} if followed else set())
+    for group in fields:
+        if not read.intersection(group):
+            close = close_names(next(iter(group)), read)
+            raise ConfigurationError(f"mapping: {table} is read without {', '.join(map(repr, group))}; {close}")
 
 
 def _permission(table: Table) -> str:

@@ -22,6 +22,9 @@ from identity_pipeline.core.errors import (
 )
 from identity_pipeline.core.text import cast_all_utf8
 from identity_pipeline.core.window import Window
+from identity_pipeline.readers.sql.catalog import Column, Table
+from identity_pipeline.readers.sql.cursor import FollowedColumn
+from identity_pipeline.readers.sql.postgres import catalog, commits, stream
 from identity_pipeline.readers.sql.postgres.session import SETTINGS
 from identity_pipeline_tests.postgres_source import HOSTILE_NAMES, Customer, customer, load
 
@@ -65,9 +68,9 @@ def test_an_attack_as_a_column_name_is_refused(contacts: Customer):
 
 
 def test_an_attack_as_a_cursor_value_is_only_a_value(source: Customer):
-    source.run("CREATE TABLE contacts (id text); INSERT INTO contacts VALUES ('!'), ('~~')")
+    source.run("CREATE TABLE contacts (id text); INSERT INTO contacts VALUES ('!'), ('~~'), ('\U0010ffff')")
     for lower in ("contacts'); DROP TABLE canary; --", "' OR '1'='1", "%s %(x)s {}", "\\", "$1", "\u202e"):
-        above = {value for value in ("!", "~~") if value.encode() >= lower.encode()}
+        above = {value for value in ("!", "~~", "\U0010ffff") if value.encode() >= lower.encode()}
         assert load(source.table(), "id", "text", lower).ids == above
 
 
@@ -284,10 +287,57 @@ def test_a_row_of_the_future_is_loaded_and_the_mark_stays_at_the_servers_time(co
     assert got.mark == "2026-04-01T05:00:00Z"
 
 
-def test_rows_without_a_cursor_value_belong_to_the_full_read(contacts: Customer):
-    contacts.run("INSERT INTO contacts VALUES (6, 'timeless', NULL)")
-    assert "6" in load(contacts.table(), "updated_at", "timestamp").ids
-    assert "6" not in load(contacts.table(), "updated_at", "timestamp", "2026-04-01T00:00:00Z").ids
+@pytest.mark.parametrize(
+    ("declared", "cursor_type", "lower", "unplaced"),
+    [
+        ("timestamptz", "timestamp", "2026-04-01T00:00:00Z", ("NULL", "'-infinity'", "'infinity'", "'0044-03-15 00:00+00 BC'")),
+        ("timestamp", "timestamp", "2026-04-01T00:00:00Z", ("NULL", "'-infinity'", "'infinity'", "'0044-03-15 00:00 BC'")),
+        ("date", "timestamp", "2026-04-01T00:00:00Z", ("NULL", "'-infinity'", "'infinity'", "'0044-03-15 BC'")),
+        ("int8", "int", "100", ("NULL",)),
+        ("numeric(38,0)", "int", "100", ("NULL", "'NaN'")),
+        ("text", "text", "m", ("NULL",)),
+    ],
+)
+def test_rows_without_a_place_in_the_order_are_read_by_every_load(
+    source: Customer, declared: str, cursor_type, lower: str, unplaced: tuple
+):
+    early, late = {"timestamp": ("2026-03-01", "2026-05-01"), "int": ("1", "200"), "text": ("a", "z")}[cursor_type]
+    source.run(f"CREATE TABLE contacts (id text, c {declared}); INSERT INTO contacts VALUES ('early', '{early}'), ('late', '{late}')")
+    for number, value in enumerate(unplaced):
+        source.run(f"INSERT INTO contacts VALUES ('{number}', {value})")
+    got = load(source.table(), "c", cursor_type, lower)
+    assert (got.ids, got.filtered) == ({"late", *map(str, range(len(unplaced)))}, 0)
+
+
+def test_an_index_on_the_cursor_serves_a_load_that_asks_for_rows_without_a_value_too(contacts: Customer):
+    contacts.run("INSERT INTO contacts SELECT g, 'x', now() FROM generate_series(10, 20000) g; CREATE INDEX ON contacts (updated_at)")
+    contacts.run("ANALYZE contacts")
+    table = Table(("public", "contacts"), (Column("id", "bigint", "int8", "int"),), dialect=catalog.DIALECT)
+    statement = stream._select(table, FollowedColumn("updated_at", "instant", "timestamptz"), Window(lower="x")).as_string()
+    contacts.run("SELECT set_config('identity.lower', '2999-01-01T00:00:00Z', false)")
+    plan = "\n".join(line for (line,) in contacts.run(f"EXPLAIN {statement}"))
+    assert "Seq Scan" not in plan
+    assert "Index" in plan
+
+
+@pytest.mark.parametrize(
+    ("declared", "cursor_type", "wrong", "right", "maximum"),
+    [
+        ("int8", "int", "9000000000000000000", "4", "4"),
+        ("numeric(38,0)", "int", "9" * 38, "'NaN'", "3"),
+        ("text", "text", "\uffff", "'é'", "é"),
+        ("char(9)", "text", "\uffff", "'é'", "é"),
+    ],
+)
+def test_a_mark_that_is_too_high_comes_back_and_what_it_hid_is_read(
+    source: Customer, declared: str, cursor_type, wrong: str, right: str, maximum: str
+):
+    source.run(f"CREATE VIEW contacts AS SELECT id::text, c::{declared} FROM (VALUES (1, '1'), (2, '2'), (3, '3')) AS v(id, c)"
+               f" UNION ALL SELECT '4', {right}::{declared}")  # fmt: skip
+    got = load(source.table(), "c", cursor_type, wrong)
+    assert (got.context.source_maximum, got.ids) == (maximum, {"1", "2", "3", "4"})
+    again = load(source.table(), "c", cursor_type, maximum)
+    assert (again.context.source_maximum, again.context.asked_below) == (None, False)
 
 
 @pytest.mark.parametrize("declared", ["int2", "int4", "int8", "numeric(38,0)"])
@@ -298,10 +348,10 @@ def test_integers_follow_by_number_and_not_by_text(source: Customer, declared: s
 
 
 @pytest.mark.parametrize("declared", ["int2", "int4", "int8", "numeric(38,0)"])
-@pytest.mark.parametrize(("lower", "count"), [("-" + "9" * 38, 4), ("9" * 38, 0)])
-def test_a_bound_beyond_the_columns_range_is_no_error(source: Customer, declared: str, lower: str, count: int):
+@pytest.mark.parametrize("lower", ["-" + "9" * 38, "9" * 38])
+def test_a_bound_beyond_the_columns_range_is_no_error(source: Customer, declared: str, lower: str):
     source.run(f"CREATE TABLE contacts (id {declared}); INSERT INTO contacts VALUES (9), (10), (100), (-5)")
-    assert sum(map(len, source.table().read(Window(Cursor("id", "int"), lower)))) == count
+    assert sum(map(len, source.table().read(Window(Cursor("id", "int"), lower)))) == 4
 
 
 @pytest.mark.parametrize("declared", ["text", "varchar(9)", "char(9)"])
@@ -455,17 +505,15 @@ def test_a_view_that_writes_is_stopped(source: Customer):
 
 
 def test_a_column_that_goes_during_the_read_is_no_silence(contacts: Customer, monkeypatch: pytest.MonkeyPatch):
-    from identity_pipeline.readers.sql.postgres import stream  # noqa: PLC0415 - only this test reaches inside
+    look = commits.look
 
-    clock = stream.clock
-
-    def meanwhile(server):
+    def meanwhile(*args):
         with psycopg.connect(contacts.url, autocommit=True) as other:
             other.execute("SET lock_timeout = '2s'")
             other.execute("ALTER TABLE contacts DROP COLUMN note")
-        return clock(server)
+        return look(*args)
 
-    monkeypatch.setattr(stream, "clock", meanwhile)
+    monkeypatch.setattr(commits, "look", meanwhile)
     with pytest.raises(SourceRejected, match="42703"):
         contacts.rows()
 

@@ -16,6 +16,7 @@ from identity_pipeline.core.secret import StoredToken
 from identity_pipeline.core.window import Window
 from identity_pipeline.readers.sql.catalog import Column, Table
 from identity_pipeline.readers.sql.cursor import FollowedColumn
+from identity_pipeline.readers.sql.engine import Look
 from identity_pipeline.readers.sql.identifier import Dialect
 from identity_pipeline.readers.sql.table import SqlTable
 
@@ -60,16 +61,22 @@ class SqliteSession:
         """All there are."""
         return (("here", "main", row[0]) for row in self.database.execute("SELECT name FROM sqlite_master"))
 
-    def clock(self) -> datetime:
-        """Always the same."""
-        return NOON
+    def look(self, table: Table, followed: FollowedColumn | None, window: Window) -> Look:
+        """Always at noon; whoever was here before is told to go on, or to begin again."""
+        going_on = window.state if window.state != "of another server" else None
+        return Look(NOON, "looked", going_on, window.state is not None and going_on is None, ("nobody else is here",))
 
-    def stream(self, table: Table, followed: FollowedColumn | None, window: Window) -> Iterator[pa.Table]:
-        """The rows from the lower bound on."""
+    def maximum(self, table: Table, followed: FollowedColumn) -> str | None:
+        """The largest value."""
+        (largest,) = self.database.execute(f"SELECT CAST(max(`{followed.name}`) AS TEXT) FROM `{table.name[-1]}`").fetchone()
+        return largest
+
+    def stream(self, table: Table, followed: FollowedColumn | None, window: Window, since: str | None = None) -> Iterator[pa.Table]:
+        """The rows from the lower bound on, and the one of the id ``since``."""
         columns = ", ".join(f"CAST(`{column.name}` AS TEXT)" for column in table.columns)
-        where = f"WHERE `{followed.name}` >= CAST(:lower AS {followed.base_type})" if followed and window.lower else ""
+        where = f"WHERE `{followed.name}` >= CAST(:lower AS {followed.base_type}) OR id = :since" if followed and window.lower else ""
         query = f"SELECT {columns} FROM {'`' + table.name[-1] + '`'} {where} LIMIT {window.limit or -1}"
-        rows = self.database.execute(query, {"lower": window.lower})
+        rows = self.database.execute(query, {"lower": window.lower, "since": since})
         while some := rows.fetchmany(2):
             arrays = [pa.array(values, pa.string()) for values in zip(*some, strict=True)]
             yield pa.table(arrays, names=[column.name for column in table.columns])
@@ -145,13 +152,77 @@ def test_an_unknown_table_is_answered_with_close_names_in_the_engines_quotes():
 def test_hidden_rows_are_named_by_a_load():
     window, table = Window(), _people()
     _rows(replace(table, engine=replace(table.engine, rows_hidden=True)), window)
-    assert ["row-level security" in warning for warning in window.context.warnings] == [True]
+    assert "row-level security" in window.context.warnings[0]
 
 
 def test_check_goes_the_way_of_a_load():
     steps = list(_people().check())
     assert [(step.name, step.ok) for step in steps] == [("reach", True), ("authenticate", True), ("permission", True), ("sample", True)]
-    assert steps[3].message == "3 rows, 3 columns, primary key id"
+    assert steps[3].message == "3 rows, 3 columns, primary key id; nobody else is here"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"cursor": Cursor("att", "timestamp")}, r"cursor_column.*'att'.*close to it is at"),
+        ({"cursor": Cursor("at", "int")}, "set cursor_type: timestamp"),
+        ({"fields": [("id",), ("mail", "e_mail")]}, "mapping: .*'mail', 'e_mail'; close to it is email"),
+    ],
+)
+def test_check_fails_where_a_column_that_a_load_needs_is_absent(wanted: dict, message: str):
+    *passed, last = _people().check(**wanted)
+    assert [step.ok for step in passed] == [True] * 3
+    assert (last.name, last.ok) == ("sample", False)
+    assert re.search(message, last.message)
+
+
+def test_check_looks_for_fields_among_the_chosen_columns_and_the_cursor():
+    table = _people(columns=("id",))
+    assert all(step.ok for step in table.check(Cursor("at", "timestamp"), [("id",), ("at", "updated_at")]))
+    assert not list(table.check(None, [("email",)]))[-1].ok
+
+
+def test_a_read_goes_on_from_the_look_before_and_says_that_it_asked_below_its_bound():
+    window = Window(Cursor("id", "int"), "3", state="1")
+    assert {row["id"] for row in _rows(_people(), window)} == {"1", "3"}
+    assert (window.context.state, window.context.asked_below, window.context.warnings) == ("looked", True, ["nobody else is here"])
+    first = Window(Cursor("id", "int"), "3")
+    assert [row["id"] for row in _rows(_people(), first)] == ["3"]
+    assert (first.context.state, first.context.asked_below) == ("looked", False)
+
+
+def test_a_table_whose_last_look_cannot_be_continued_is_read_whole():
+    window = Window(Cursor("id", "int"), "3", state="of another server")
+    assert [row["id"] for row in _rows(_people(), window)] == ["1", "2", "3"]
+    assert window.context.asked_below
+
+
+@pytest.mark.parametrize("cursor", [Cursor("id", "int"), Cursor("email", "text")])
+def test_a_mark_beyond_the_largest_value_is_reported_and_what_was_missed_is_read(cursor: Cursor):
+    window = Window(cursor, "9000000000000000000" if cursor.type == "int" else "zzz")
+    assert len(_rows(_people(), window)) == 3
+    assert (window.context.source_maximum, window.context.asked_below) == ("3" if cursor.type == "int" else "b", True)
+    assert "nothing in" in window.context.warnings[-1]
+
+
+def test_a_mark_beyond_the_largest_value_needs_no_whole_read_where_nothing_was_missed():
+    window = Window(Cursor("id", "int"), "9", state="2")
+    assert [row["id"] for row in _rows(_people(), window)] == ["2"]
+    assert window.context.source_maximum == "3"
+
+
+@pytest.mark.parametrize(
+    ("window", "script"),
+    [
+        (Window(Cursor("id", "int"), "3"), PEOPLE),
+        (Window(Cursor("at", "timestamp"), "2999-01-01"), PEOPLE),
+        (Window(Cursor("id", "int"), "9", limit=5), PEOPLE),
+        (Window(Cursor("id", "int"), "9"), "CREATE TABLE PEOPLE (id INTEGER)"),
+    ],
+)
+def test_no_maximum_is_reported_for_a_tie_a_time_a_sample_or_an_empty_table(window: Window, script: str):
+    _rows(_people(script=script), window)
+    assert window.context.source_maximum is None
 
 
 @pytest.mark.parametrize(

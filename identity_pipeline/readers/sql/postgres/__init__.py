@@ -1,6 +1,6 @@
 """PostgreSQL as an engine of the SQL reader.
 
-Belongs here: what is PostgreSQL's own, one idea a module (address, session, catalog, stream). Does
+Belongs here: what is PostgreSQL's own, one idea a module (address, session, catalog, commits, stream). Does
 not belong here: what every database shares (``readers.sql``); settings, field maps and overlaps,
 which are the connector's.
 """
@@ -8,7 +8,6 @@ which are the connector's.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import pyarrow as pa
 
@@ -16,14 +15,14 @@ from identity_pipeline.core.secret import TokenProvider
 from identity_pipeline.core.window import Window
 from identity_pipeline.readers.sql.catalog import Table
 from identity_pipeline.readers.sql.cursor import FollowedColumn
+from identity_pipeline.readers.sql.engine import Look
 from identity_pipeline.readers.sql.identifier import Dialect
-from identity_pipeline.readers.sql.postgres import catalog, stream
+from identity_pipeline.readers.sql.postgres import catalog, commits, stream
 from identity_pipeline.readers.sql.postgres.address import Address, parse
 from identity_pipeline.readers.sql.postgres.session import Connection, read_only
 
 _ROLE = """
-    SELECT current_user AS name, rolsuper OR pg_has_role('pg_execute_server_program', 'MEMBER') AS may_run_programs,
-           pg_has_role('pg_read_all_stats', 'USAGE') AS sees_writers
+    SELECT current_user AS name, rolsuper OR pg_has_role('pg_execute_server_program', 'MEMBER') AS may_run_programs
     FROM pg_roles WHERE rolname = current_user
 """
 
@@ -50,13 +49,11 @@ class PostgresSession:
         return f"{self.address} is PostgreSQL {self.connection.info.server_version // 10000}, {wire}"
 
     def role(self) -> str:
-        """As whom we are signed in, and what that role should not be able to do, or should."""
+        """As whom we are signed in, and what that role should not be able to do."""
         role = self.connection.execute(_ROLE).fetchone() or {}
         message = f"signed in as {role['name']}"
         if role["may_run_programs"]:
             return f"{message}, which may run programs and read files on the server: use a role that may only SELECT"
-        if not role["sees_writers"]:
-            return f"{message}; it does not see open transactions, so only the overlap covers late commits (GRANT pg_read_all_stats)"
         return message
 
     def table(self, name: tuple[str, ...]) -> Table | None:
@@ -67,13 +64,17 @@ class PostgresSession:
         """What the user may read, of the schema of ``name`` first."""
         return catalog.neighbours(self.connection, name[0])
 
-    def clock(self) -> datetime:
-        """The server's time, behind open writes."""
-        return stream.clock(self.connection)
+    def look(self, table: Table, followed: FollowedColumn | None, window: Window) -> Look:
+        """The server's time, and how late commits are not missed."""
+        return commits.look(self.connection, table, followed, window)
 
-    def stream(self, table: Table, followed: FollowedColumn | None, window: Window) -> Iterator[pa.Table]:
-        """The rows from the window's lower bound on."""
-        return stream.batches(self.connection, table, followed, window)
+    def maximum(self, table: Table, followed: FollowedColumn) -> str | None:
+        """The largest value of an ``int`` or ``text`` column."""
+        return stream.maximum(self.connection, table, followed)
+
+    def stream(self, table: Table, followed: FollowedColumn | None, window: Window, since: str | None = None) -> Iterator[pa.Table]:
+        """The rows from the window's lower bound on, unplaced ones and those committed ``since``."""
+        return stream.batches(self.connection, table, followed, window, since)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ of the transaction, by a statement that does: no value ever becomes part of a st
 """
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import LiteralString
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from identity_pipeline.core.errors import ContractBroken
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers.sql.catalog import Column, Table
 from identity_pipeline.readers.sql.cursor import CursorKind, FollowedColumn
+from identity_pipeline.readers.sql.postgres import commits
 from identity_pipeline.readers.sql.postgres.session import Connection
 
 BATCH_ROWS = 50_000
@@ -36,37 +36,45 @@ _FORMS: dict[str, LiteralString] = {
 }
 _LOWER: LiteralString = "current_setting('identity.lower')"
 _LOCAL: LiteralString = f"({_LOWER}::timestamptz AT TIME ZONE current_setting('identity.timezone'))"
-_BOUNDS: dict[CursorKind, LiteralString] = {
-    "int": f"{{c}} >= {_LOWER}::{{number}}",
-    "instant": f"{{c}} >= {_LOWER}::timestamptz",
-    "local": f"{{c}} >= {_LOCAL}",
-    "date": f"{{c}} >= {_LOCAL}::date",
-    "text": f'{{c}}::text COLLATE "C" >= {_LOWER} COLLATE "C"',
+_BOUNDS: dict[CursorKind, tuple[LiteralString, LiteralString]] = {
+    "int": ("{c}", f"{_LOWER}::{{number}}"),
+    "instant": ("{c}", f"{_LOWER}::timestamptz"),
+    "local": ("{c}", _LOCAL),
+    "date": ("{c}", f"{_LOCAL}::date"),
+    "text": ('{c}::text COLLATE "C"', f'{_LOWER} COLLATE "C"'),
 }
-# A transaction that has written but not committed may bring rows that are older than now.
-_CLOCK = """
-    SELECT least(now(), (SELECT min(xact_start) FROM pg_stat_activity
-                         WHERE backend_xid IS NOT NULL AND datname = current_database())) AS clock
-"""
+# No mark ever reaches what has no place in the order: it is asked for each time, or a change to it would never be seen.
+_UNPLACED: dict[CursorKind, LiteralString] = {
+    "int": "{c} IS NULL",
+    "instant": "{c} IS NULL OR {c} < '0001-01-01 00:00:00+00'",
+    "local": "{c} IS NULL OR {c} < '0001-01-01 00:00:00'",
+    "date": "{c} IS NULL OR {c} < '0001-01-01'",
+    "text": "{c} IS NULL",
+}
+_MAXIMA: dict[str, LiteralString] = {"numeric": "max(nullif({c}, 'NaN'))::text", "text": 'max({c}::text COLLATE "C")'}
 _HEAD = b"-\n"  # pyarrow takes a byte order mark off the beginning: let it be of a line that is skipped
 
 
-def clock(connection: Connection) -> datetime:
-    """The server's time, or the start of the oldest transaction that is still writing, where the user may see it."""
-    row = connection.execute(_CLOCK).fetchone()
-    if row is None:  # pragma: no cover - a SELECT without FROM has one row
-        raise ContractBroken("SELECT now() returned no row")
-    return row["clock"]
+def maximum(connection: Connection, table: Table, followed: FollowedColumn) -> str | None:
+    """The largest value of an ``int`` or ``text`` column."""
+    form = _MAXIMA.get("text" if followed.kind == "text" else followed.base_type, "max({c})::text")
+    query = sql.SQL("SELECT {} AS maximum FROM {}").format(
+        sql.SQL(form).format(c=sql.Identifier(followed.name)), sql.Identifier(*table.name)
+    )
+    return (connection.execute(query).fetchone() or {})["maximum"]
 
 
-def batches(connection: Connection, table: Table, followed: FollowedColumn | None, window: Window) -> Iterator[pa.Table]:
-    """The rows of ``table`` from the window's lower bound on, in no order."""
+def batches(
+    connection: Connection, table: Table, followed: FollowedColumn | None, window: Window, since: str | None = None
+) -> Iterator[pa.Table]:
+    """The rows of ``table`` from the window's lower bound on, unplaced ones and those committed ``since``, in no order."""
     names = [column.name for column in table.columns]
-    statement = _select(table, followed, window)
+    statement = _select(table, followed, window, late=since is not None)
     if followed is not None and window.lower is not None:
         connection.execute(
-            "SELECT set_config('identity.lower', %s, true), set_config('identity.timezone', %s, true)",
-            (_bound(followed, window.lower), followed.timezone),
+            "SELECT set_config('identity.lower', %s, true), set_config('identity.timezone', %s, true), "
+            "set_config('identity.since', %s, true)",
+            (_bound(followed, window.lower), followed.timezone, since or ""),
         )
     buffer, rows = bytearray(_HEAD), 0
     with connection.cursor() as server, server.copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(statement)) as copy:
@@ -81,14 +89,23 @@ def batches(connection: Connection, table: Table, followed: FollowedColumn | Non
         yield _batch(buffer, names, window.context)
 
 
-def _select(table: Table, followed: FollowedColumn | None, window: Window) -> sql.Composed:
+def _select(table: Table, followed: FollowedColumn | None, window: Window, *, late: bool = False) -> sql.Composed:
     query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(map(_text, table.columns)), sql.Identifier(*table.name))
     if followed is not None and window.lower is not None:
-        number = sql.SQL("numeric" if followed.base_type == "numeric" else "int8")
-        query += sql.SQL(" WHERE ") + sql.SQL(_BOUNDS[followed.kind]).format(c=sql.Identifier(followed.name), number=number)
+        query += sql.SQL(" WHERE ") + _condition(followed, late=late)
     if window.limit is not None:
         query += sql.SQL(" LIMIT {}").format(window.limit)
     return query
+
+
+def _condition(followed: FollowedColumn, *, late: bool) -> sql.Composed:
+    column, lower = _BOUNDS[followed.kind]
+    if late:  # a scan reads the bound once, not for each row; for an index the planner has to know it
+        lower = f"(SELECT {lower})"
+    condition = f"{column} >= {lower} OR {_UNPLACED[followed.kind]}"
+    number = sql.SQL("numeric" if followed.base_type == "numeric" else "int8")
+    made = sql.SQL(condition).format(c=sql.Identifier(followed.name), number=number)
+    return made + sql.SQL(" OR ") + sql.SQL(commits.committed_since()) if late else made
 
 
 def _text(column: Column) -> sql.Composed:
