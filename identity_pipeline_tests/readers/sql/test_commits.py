@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,13 +11,16 @@ import psycopg
 import pytest
 
 from identity_pipeline.core.cursor import Cursor, CursorType
+from identity_pipeline.embedded import server as embedded
 from identity_pipeline.readers.sql.postgres import commits, stream
+from identity_pipeline_tests import clusters
 from identity_pipeline_tests.postgres_source import Customer, Load, customer, load
 
 CREATE = """
     CREATE SEQUENCE handed_out;
     CREATE TABLE contacts (
-        id text, n int8 DEFAULT nextval('handed_out'), at timestamptz DEFAULT now(), wall timestamp DEFAULT (now() AT TIME ZONE 'Asia/Tokyo')
+        id text, n int8 DEFAULT nextval('handed_out'), at timestamptz DEFAULT now(),
+        wall timestamp DEFAULT (now() AT TIME ZONE 'Asia/Tokyo')
     );
     INSERT INTO contacts SELECT 'old' || g FROM generate_series(1, 5) g
 """
@@ -147,15 +151,22 @@ def _late(source: Customer, following: Following, begin: Begin, *, during: pytes
     return first, following.load(first)
 
 
+def _found(loads: tuple[Load, Load]) -> tuple[bool, bool, list[str]]:
+    """Whether the late row was in the first and in the second of two loads, and their warnings."""
+    first, second = loads
+    return "late" in first.ids, "late" in second.ids, first.context.warnings + second.context.warnings
+
+
 @pytest.mark.parametrize("column", CURSORS)
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("moment", ["after the load", "while it reads"])
-def test_no_late_commit_is_lost(source: Customer, dsn: str, column: str, state: str, moment: str, monkeypatch: pytest.MonkeyPatch):
-    during = monkeypatch if moment == "while it reads" else None
-    first, second = _late(source, Following(source, dsn, column), STATES[state], during=during)
-    assert "late" not in first.ids
-    assert "late" in second.ids
-    assert first.context.warnings == second.context.warnings == []
+def test_no_late_commit_is_lost(source: Customer, dsn: str, column: str, state: str):
+    assert _found(_late(source, Following(source, dsn, column), STATES[state])) == (False, True, [])
+
+
+@pytest.mark.parametrize("column", ["at", "n"])
+@pytest.mark.parametrize("begin", [_open, _written])
+def test_no_commit_while_a_load_reads_is_lost(source: Customer, dsn: str, column: str, begin: Begin, monkeypatch: pytest.MonkeyPatch):
+    assert _found(_late(source, Following(source, dsn, column), begin, during=monkeypatch)) == (False, True, [])
 
 
 @pytest.mark.parametrize("column", CURSORS)
@@ -190,8 +201,7 @@ def test_a_partitioned_table_is_followed_by_the_ids_of_its_partitions(source: Cu
     source.run("INSERT INTO contacts (id) VALUES ('old1')")
     if "follower" in dsn:
         source.run("GRANT SELECT ON contacts TO follower")
-    first, second = _late(source, Following(source, dsn, "at"), _written)
-    assert ("late" in first.ids, "late" in second.ids, second.context.warnings) == (False, True, [])
+    assert _found(_late(source, Following(source, dsn, "at"), _written)) == (False, True, [])
 
 
 def test_what_a_materialised_view_shows_late_is_found(source: Customer, dsn: str):
@@ -210,8 +220,7 @@ def test_a_view_is_protected_by_a_role_that_sees_open_transactions_and_a_cursor_
     source.run("CREATE VIEW shown AS SELECT * FROM contacts")
     for state in ("open, nothing written", "written"):
         with _role(source, "sees all") as dsn:
-            first, second = _late(source, Following(source, dsn, "at", "shown"), STATES[state])
-        assert ("late" in first.ids, "late" in second.ids, second.context.warnings) == (False, True, [])
+            assert _found(_late(source, Following(source, dsn, "at", "shown"), STATES[state])) == (False, True, [])
         source.run("DELETE FROM contacts WHERE id = 'late'")
 
 
@@ -272,6 +281,37 @@ def test_a_large_table_is_scanned_where_the_mark_cannot_be_held_back(
     with _role(source, kind) as dsn:
         _, second = _late(source, Following(source, dsn, column), _open)
     assert ("late" in second.ids, second.context.asked_below) == (True, True)
+
+
+@pytest.fixture(scope="module")
+def preparing() -> Iterator[str]:
+    """A server of its own that takes prepared transactions."""
+    place = clusters.place("identity-tests-preparing-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(embedded._SETTINGS, "max_prepared_transactions", "5")
+        patch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
+        try:
+            yield embedded.start(place / "home", timeout=120)
+        finally:
+            clusters.remove(place / "home")
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.parametrize("small", [0, 2**30])
+@pytest.mark.parametrize("column", CURSORS)
+def test_a_prepared_transaction_is_waited_for_though_no_session_has_it_open(
+    preparing: str, column: str, small: int, monkeypatch: pytest.MonkeyPatch
+):
+    _resized(monkeypatch, small, 2**40)
+    with customer(preparing) as source:
+        source.run(CREATE)
+        following = Following(source, source.dsn(), column)
+        source.run("BEGIN; INSERT INTO contacts (id) VALUES ('late'); PREPARE TRANSACTION 'one'")
+        source.run("INSERT INTO contacts (id) VALUES ('punctual')")
+        loads = [following.load()]
+        loads.append(following.load(loads[-1]))
+        source.run("COMMIT PREPARED 'one'")
+        assert _found((loads[-1], following.load(loads[-1]))) == (False, True, [])
 
 
 @pytest.mark.parametrize(("kind", "column"), [("plain", "at"), ("sees all", "n")])

@@ -26,6 +26,7 @@ from identity_pipeline.readers.sql.catalog import Column, Table
 from identity_pipeline.readers.sql.cursor import FollowedColumn
 from identity_pipeline.readers.sql.postgres import catalog, commits, stream
 from identity_pipeline.readers.sql.postgres.session import SETTINGS
+from identity_pipeline_tests.pooler import pooler
 from identity_pipeline_tests.postgres_source import HOSTILE_NAMES, Customer, customer, load
 
 
@@ -558,6 +559,41 @@ def test_a_load_and_a_check_warn_when_row_level_security_hides_rows(contacts: Cu
 def test_check_stops_at_the_first_step_that_fails(contacts: Customer, fields: dict, table: str, outcome: list):
     steps = contacts.table(table, dsn=contacts.dsn(**fields)).check()
     assert [(step.name, step.ok) for step in steps] == outcome
+
+
+# poolers
+
+LEFT = (
+    "SET search_path = public, pg_catalog; SET timezone = 'Asia/Tokyo'; SET extra_float_digits = -15; SET datestyle = 'German'",
+    "SET statement_timeout = '1h'; SET identity.lower = '2999-01-01'; SET identity.since = '7'; SET default_transaction_read_only = off",
+    "SET identity.timezone = 'Asia/Tokyo'; SET bytea_output = 'escape'; SET transform_null_equals = on; SET intervalstyle = 'sql_standard'",
+)
+SHOWN = ("search_path", "timezone", "extra_float_digits", "datestyle", "statement_timeout", "lock_timeout", "application_name",
+         "identity.lower", "identity.since", "identity.timezone", "intervalstyle", "default_transaction_read_only")  # fmt: skip
+
+
+def _shown(session: psycopg.Connection) -> list[str | None]:
+    """The session's settings; one that was local to a transaction is empty afterwards."""
+    rows = (session.execute("SELECT nullif(current_setting(%s, true), '')", (name,)).fetchone() for name in SHOWN)
+    return [row and row[0] for row in rows]
+
+
+def test_a_transaction_mode_pooler_is_read_through_in_one_transaction_and_finds_its_sessions_as_they_were(contacts: Customer):
+    contacts.run("CREATE TABLE things (id int, at timestamptz, n float8, b bytea, i interval)")
+    contacts.run("INSERT INTO things VALUES (1, '2026-01-01 12:00+00', 0.1, 'a', '1 day'), (2, NULL, 0.1, 'a', '1 day')")
+    expected = contacts.rows("things")
+    with pooler(contacts.url, *LEFT) as between:
+        before = [_shown(session) for session in between.sessions]
+        table = contacts.table("things", dsn=contacts.dsn(port=str(between.port)))
+        state = None
+        for _ in range(4):
+            got = load(table, "at", "timestamp", "2026-01-01T00:00:00Z", state)
+            assert (got.records, got.context.warnings) == (expected, [])
+            state = got.context.state
+        assert [step.ok for step in table.check()] == [True] * 4
+        assert between.transactions == [2, 2, 1]
+        between.close()
+        assert [_shown(session) for session in between.sessions] == before
 
 
 # this machine

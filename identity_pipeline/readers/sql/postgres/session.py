@@ -1,12 +1,13 @@
 """A session that can only read, means one thing by each value, and gives up in finite time.
 
-Every setting is local to the transaction, so a connection pooler between us and the server neither
-refuses them nor hands them on.
+The whole session is one transaction and every setting is local to it, so a connection pooler between
+us and the server, in transaction mode too, neither refuses them nor hands them on, and brings nothing
+of its last user's.
 """
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -74,6 +75,8 @@ def read_only(address: Address) -> Iterator[Connection]:
             connection.read_only = True
             connection.execute(_SET, (list(SETTINGS), list(SETTINGS.values())))
             yield connection
+            with suppress(psycopg.Error):  # all was read; a pooler keeps a session that was left in order
+                connection.rollback()
         except psycopg.Error as error:
             raise failure(address, error) from None
         finally:
