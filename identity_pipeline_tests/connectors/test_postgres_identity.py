@@ -42,12 +42,24 @@ def test_timestamps_without_a_zone_are_of_the_sources_zone():
         _connector("", cursor_timezone="Mars/Olympus").cursor("at", "timestamp")
 
 
+def test_a_load_continues_from_the_state_of_the_one_before_without_any_overlap(contacts: Customer):
+    connector = _connector(contacts.dsn())
+    cursor = connector.cursor("id", "int")
+    first = Window(cursor)
+    assert sum(batch.num_rows for batch in connector.read(first)) == 2
+    contacts.run("INSERT INTO contacts VALUES (-1, 'late@example.org', now())")
+    second = Window(cursor, "2", state=first.context.state)
+    rows = [row["id"] for batch in connector.read(second) for row in batch.to_pylist()]
+    assert sorted(rows) == ["-1", "2"]
+    assert "late@" not in str(second.context.state)
+
+
 def test_any_column_may_be_the_cursor_and_late_commits_have_ten_minutes():
     assert {name: (column.type, column.overlap) for name, column in PostgresIdentity.cursor_columns.items()} == {"*": (None, 600)}
 
 
 def test_the_key_is_the_first_customary_column_that_the_table_has():
-    assert PostgresIdentity.field_map.external_id == ("id", "external_id", "contact_id", "customer_id", "uuid", "guid")
+    assert PostgresIdentity.field_map.external_id == ("id", "external_id", "contact_id", "customer_id", "record_id", "uuid", "guid")
 
 
 def test_the_connection_string_is_the_only_secret_and_is_shown_nowhere(contacts: Customer):
