@@ -18,8 +18,9 @@ BoundForm = Literal["iso", "s", "ms"]
 class ReadContext:
     """What one read reports. Readers add to it; the ledger and the metadata show it.
 
-    ``source_time`` is the source's own clock at the start of the read (a ``Date`` header,
-    ``now()`` of a database). The mark is never advanced past it. ``files`` holds what was read of
+    ``source_clock`` is the source's own clock at the start of the read (a ``Date`` header,
+    ``now()`` of a database). ``source_time`` is the same, or earlier where what is older than now may
+    still appear (an open transaction, a day that is not over): the mark is never advanced past it. ``files`` holds what was read of
     each object: ``{name: version}``. ``source_count`` is how many records the source says it has,
     where it says so. ``source_maximum`` is the largest cursor value it holds (canonical text), asked
     for where nothing lay at or above the lower bound: the mark was too high. ``state`` is what the
@@ -33,6 +34,7 @@ class ReadContext:
     bytes_read: int = 0
     throttled_seconds: float = 0.0
     source_time: datetime | None = None
+    source_clock: datetime | None = None
     source_count: int | None = None
     source_maximum: str | None = None
     asked_below: bool = False
@@ -42,10 +44,14 @@ class ReadContext:
     log: Callable[[str], None] = logging.getLogger("identity_pipeline.read").info
     sleep: Callable[[float], None] = time.sleep
 
-    def clock(self, now: datetime) -> None:
-        """Fix the source's time. Only the first call counts: the bound is fixed at the start."""
+    def clock(self, now: datetime, settled: datetime | None = None) -> None:
+        """Fix the source's clock and, where it is earlier, the time before which nothing more appears.
+
+        Only the first call counts: the bound is fixed at the start.
+        """
         if self.source_time is None:
-            self.source_time = now.astimezone(UTC)
+            self.source_clock = now.astimezone(UTC)
+            self.source_time = (settled or now).astimezone(UTC)
 
     def warn(self, message: str) -> None:
         """Keep a warning for the metadata (no values of records in it) and log it."""

@@ -18,14 +18,15 @@ from identity_pipeline.readers.sql.identifier import Dialect
 class Look:
     """What a session sees of other writers before a read.
 
-    ``clock`` is the server's time, or the start of an open transaction that may still bring rows of
-    that time: the mark does not pass it. ``state`` is text for the next read to continue from.
+    ``clock`` is the server's time, ``settled`` that or the start of an open transaction, which may
+    still bring rows of then: the mark does not pass it. ``state`` is text for the next read to continue from.
     ``since`` stands for an earlier look, in the engine's own terms: what was committed after it is
     asked for too. ``whole`` says that the earlier look cannot be continued and everything must be
     read. ``warnings`` hold no values of records.
     """
 
     clock: datetime
+    settled: datetime
     state: str | None = None
     since: str | None = None
     whole: bool = False

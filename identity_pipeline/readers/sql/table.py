@@ -43,7 +43,7 @@ class SqlTable:
             look = session.look(table, followed, window)
             for warning in look.warnings:
                 context.warn(warning)
-            context.clock(look.clock if followed is None else followed.mark_limit(look.clock))
+            context.clock(look.clock, look.settled if followed is None else followed.mark_limit(look.settled))
             context.state, context.asked_below = look.state, look.since is not None or look.whole
             if look.whole:
                 window = replace(window, lower=None)

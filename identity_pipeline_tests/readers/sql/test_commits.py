@@ -325,6 +325,19 @@ def test_a_huge_table_is_never_scanned_and_warns(source: Customer, kind: str, co
     assert ["committed long after" in warning for warning in second.context.warnings] == [True]
 
 
+@pytest.mark.parametrize("small", [0, 2**40])
+def test_a_mark_that_is_held_back_does_not_hold_back_the_servers_clock(source: Customer, small: int, monkeypatch: pytest.MonkeyPatch):
+    _resized(monkeypatch, small, 2**40)
+    with source.transaction() as late:
+        late.execute(_number(late).encode())
+        (started,) = late.execute("SELECT now()").fetchone() or ()
+        time.sleep(0.01)
+        context = Following(source, source.dsn(), "at").load().context
+    assert context.source_time == started
+    assert context.source_clock is not None
+    assert context.source_clock > started
+
+
 # the state
 
 

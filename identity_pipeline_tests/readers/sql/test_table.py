@@ -64,7 +64,7 @@ class SqliteSession:
     def look(self, table: Table, followed: FollowedColumn | None, window: Window) -> Look:
         """Always at noon; whoever was here before is told to go on, or to begin again."""
         going_on = window.state if window.state != "of another server" else None
-        return Look(NOON, "looked", going_on, window.state is not None and going_on is None, ("nobody else is here",))
+        return Look(NOON, NOON, "looked", going_on, window.state is not None and going_on is None, ("nobody else is here",))
 
     def maximum(self, table: Table, followed: FollowedColumn) -> str | None:
         """The largest value."""

@@ -115,7 +115,7 @@ def look(connection: Connection, table: Table, followed: FollowedColumn | None, 
     """How this read, and the next one, do not miss what is committed late."""
     writers = connection.execute(_WRITERS).fetchone() or {}
     if followed is None:
-        return Look(writers["now"])
+        return Look(writers["now"], writers["now"])
     storage = connection.execute(_STORAGE, table.name).fetchone() or {}
     cluster = writers["identifiable"] and connection.execute(_CLUSTER).fetchone()
     scannable = bool(cluster) and storage["versioned"] and storage["readable"] and storage["bytes"] <= HUGE
@@ -123,19 +123,20 @@ def look(connection: Connection, table: Table, followed: FollowedColumn | None, 
     holds = writers["sees_all"] and not writers["standby"] and not writers["prepared"] and storage["written_here"]
     held = holds and followed.kind not in {"int", "text"}
     # A reader that stays open for days would hold back the mark for days: only where nothing else helps.
-    clock: datetime = writers["open"] if held and not small else writers["writing"]
+    clock: datetime = writers["now"]
+    settled: datetime = writers["open"] if held and not small else writers["writing"]
     warnings = () if held or scannable else (_unprotected(table, followed, writers, storage),)
     if not scannable:
-        return Look(clock, warnings=warnings)
+        return Look(clock, settled, warnings=warnings)
     assert cluster  # noqa: S101 - scannable
     now = Snapshot(**cluster, xmin=int(writers["xmin"]), xmax=int(writers["xmax"]), held=held and not small)
     kept = None if window.lower is None else Snapshot.of(window.state)
     if kept is None or (kept.held and not small):
-        return Look(clock, str(now))
+        return Look(clock, settled, str(now))
     if now.continues(kept, standby=writers["standby"]):
-        return Look(clock, str(now), since=str(kept.xmin))
+        return Look(clock, settled, str(now), since=str(kept.xmin))
     moved = f"{table} is on another server than at the last load, or that was restored: it is read whole"
-    return Look(clock, str(now), whole=True, warnings=(moved,))
+    return Look(clock, settled, str(now), whole=True, warnings=(moved,))
 
 
 def _unprotected(table: Table, followed: FollowedColumn, writers: dict[str, Any], storage: dict[str, Any]) -> str:
