@@ -67,11 +67,11 @@ def delete(name: str) -> None:
 
 @credentials.command()
 def rotate() -> None:
-    """Encrypt every secret anew with the newest key.
+    """Encrypt every secret again with the newest key.
 
     First put a new key (openssl rand -base64 32) in front of the old one in IDENTITY_ENCRYPTION_KEYS,
     with a comma between; then run this; then drop the old key. Loads go on meanwhile. It may be
     broken off and repeated.
     """
     done = vault.rotate(database_url(), log=output.say)
-    output.say(f"{done} encrypted anew, the others were already: older keys are no longer needed")
+    output.say(f"{done} encrypted again, the others were already: older keys are no longer needed")

@@ -122,7 +122,7 @@ def _daemon() -> Findings:
 
 def _landing() -> Findings:
     url = settings.landing_url()
-    shown = url.partition("?")[0]
+    place = url.partition("?")[0]
     try:
         system, folder = Landing(url).at()
         make_folder(system, folder)
@@ -131,14 +131,14 @@ def _landing() -> Findings:
             stream.write(b"written by identity-pipeline doctor")
         system.delete_file(path)
     except (OSError, ValueError) as error:
-        yield Finding("failed", f"{shown} cannot be written ({type(error).__name__}): make it writable, or set IDENTITY_LANDING_URL")
+        yield Finding("failed", f"{place} cannot be written ({type(error).__name__}): make it writable, or set IDENTITY_LANDING_URL")
         return
-    yield Finding("ok", f"{shown} can be written")
+    yield Finding("ok", f"{place} can be written")
     if "://" in url:
         return
     free = shutil.disk_usage(url).free
-    told = f"{free / 2**30:.1f} GB free for the landing"
-    yield Finding("ok", told) if free >= _FREE_BYTES else Finding("failed", f"{told}: free some space; a load lands its records there")
+    left = f"{free / 2**30:.1f} GB free for the landing"
+    yield Finding("ok", left) if free >= _FREE_BYTES else Finding("failed", f"{left}: free some space; a load lands its records there")
 
 
 def _sources() -> Findings:

@@ -17,6 +17,7 @@ from identity_pipeline.core.errors import ConfigurationError
 @click.option("--full", is_flag=True, help="Full refresh: read everything, mark as deleted what the source no longer has.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many records of each source; the mark stays where it is.")
 @click.option("--cursor-after", metavar="VALUE", help="Read from this cursor value on, instead of from the mark.")
+@click.option("--force", is_flag=True, help="Ask a source although it wants to be left alone for a while.")
 @click.option("--no-wait", is_flag=True, help="Print the run ids and return.")
 @click.option("--json", "as_json", is_flag=True, help="End with the loads as JSON on standard output.")
 def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: bool, **choices: Any) -> None:
@@ -49,6 +50,7 @@ def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: 
         "full_refresh": choices["full"],
         "limit": choices["limit"],
         "cursor_after": choices["cursor_after"],
+        "force": choices["force"],
     }
     with dg.DagsterInstance.get() as instance:
         if no_wait:

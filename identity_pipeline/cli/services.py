@@ -143,23 +143,23 @@ def _let_others_end(began: datetime, progress: Callable[[str], None]) -> None:
 
     states = dg.DagsterRunStatus
     going_on = dg.RunsFilter(statuses=[states.STARTING, states.STARTED, states.CANCELING], updated_after=began)
-    told = False
+    reported = False
     with dg.DagsterInstance.get() as instance:
         while count := instance.get_runs_count(going_on):
-            if not told:
+            if not reported:
                 progress(f"the daemon stays until the other runs that it started have ended (now {count})")
-            told = True
+            reported = True
             time.sleep(1)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process that leads its own session, with everything it started."""
     # Dagster's programs clean up after an interrupt; some ignore SIGTERM.
-    for sign, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+    for sign, seconds in ((signal.SIGINT, 10), (signal.SIGTERM, 10), (signal.SIGKILL, 10)):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
+            process.wait(seconds)
             break
     with suppress(ProcessLookupError):  # what it left behind in its group
         os.killpg(process.pid, signal.SIGKILL)

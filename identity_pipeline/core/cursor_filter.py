@@ -1,6 +1,7 @@
 """The cursor filter: what every read goes through, batch by batch."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,13 +12,17 @@ from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.window import Window
 
 
+_AHEAD = timedelta(days=1)
+"""So far a busy source, or one whose clock or time zone is a little off, runs ahead of its own time: no cause for a warning."""
+
+
 @dataclass
 class CursorCounts:
     """What the cursor filter found in one read.
 
     ``filtered`` counts records below the window, ``null_cursor`` those without a readable cursor
-    value (they pass), ``beyond`` those dated after the source's own time, ``newest`` is the largest
-    key that is not. ``seen`` counts records whose cursor was looked at.
+    value (they pass), ``beyond`` those dated more than a day after the source's own time, ``newest`` is
+    the largest key that is not after it at all. ``seen`` counts records whose cursor was looked at.
     """
 
     seen: int = 0
@@ -66,7 +71,7 @@ def _observe(values: pa.Array, window: Window, counts: CursorCounts) -> None:
     limit, instant = window.context.source_time, window.cursor_type == "timestamp"
     if instant and limit is not None:
         within = pc.less_equal(values, pa.scalar(limit, INSTANT))
-        counts.beyond += pc.sum(pc.invert(within)).as_py() or 0
+        counts.beyond += pc.sum(pc.greater(values, pa.scalar(limit + _AHEAD, INSTANT))).as_py() or 0
         values = values.filter(pc.fill_null(within, False))
     newest = pc.max(values)
     if newest.is_valid:

@@ -25,15 +25,28 @@ A message answers: what was tried, what came back, who does what next. It holds 
 nothing of a record.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class PipelineError(Exception):
-    """A failure with a known cause. ``retryable`` says whether the same run may be tried again."""
+    """A failure with a known cause. ``retryable`` says whether the same call may work later.
+
+    ``wait`` is how many seconds the source asks us to wait before that, infinite where it does not
+    say how long. ``exhausted`` says that it was tried again as often as makes sense: no layer above
+    repeats it.
+    """
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
     exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str = "", *, wait: float | None = None, exhausted: bool = False) -> None:
+        super().__init__(message)
+        self.wait, self.exhausted = wait, exhausted or wait is not None
+
+    def reworded(self, message: str) -> Self:
+        """The same error in other words."""
+        return type(self)(message, wait=self.wait, exhausted=self.exhausted)
 
 
 class OperatorError(PipelineError):

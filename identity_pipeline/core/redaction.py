@@ -10,7 +10,7 @@ _SHORTEST = 4
 
 
 class Redactor:
-    """The secrets of one load. What hands a secret out tells it here first."""
+    """The secrets of one load. What hands a secret out says so here first."""
 
     def __init__(self, *secrets: str) -> None:
         self._secrets: set[str] = set()

@@ -23,7 +23,7 @@ def database_url() -> str | None:
     if not separator or scheme.partition("+")[0] not in {"postgresql", "postgres"}:
         raise ConfigurationError(
             "IDENTITY_DATABASE_URL: expected postgresql://user:password@host:port/database, "
-            f"found a value that starts with {scheme[:12]!r}: set it to a PostgreSQL 14+ URL, or unset it "
+            f"found a value that starts with {scheme[:12]!r}: set it to a PostgreSQL 15+ URL, or unset it "
             "to use the embedded server"
         )
     try:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
@@ -35,12 +36,18 @@ MAX_DEPTH = 100
 _PANDAS_NULLS = frozenset({"NAType", "NaTType"})
 """Named, so that reading a value does not import pandas."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_NUL = re.compile(b"\0")
 
 
 class _Number(str):
     """Digits of a JSON number, kept as written: no rounding, no 4,300-digit limit."""
 
     __slots__ = ()
+
+
+_TEXTS = frozenset({str, _Number, type(None)})
+"""Types whose values Arrow takes as text the way they are."""
+_FLAT = _TEXTS | {bool, int, float, list}
 
 
 def parse_json(body: bytes | str) -> Any:
@@ -75,7 +82,9 @@ def to_json(value: Any) -> str:
 
 def to_text(value: Any) -> str | None:  # noqa: C901, PLR0911 - one return for each type of value
     """Canonical text of one value; None for null, NaN and NaT."""
-    if value is None or type(value).__name__ in _PANDAS_NULLS:
+    if value is None or type(value) is str:  # nearly all of a page
+        return value
+    if type(value).__name__ in _PANDAS_NULLS:
         return None
     if isinstance(value, str):
         return str(value)
@@ -109,7 +118,9 @@ def flatten(record: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict
     flat: dict[str, str | None] = {}
     for key, value in record.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
+        if value is None or type(value) is str:
+            flat[name] = value
+        elif isinstance(value, Mapping) and value:
             flat.update(flatten(value, f"{name}.", depth + 1))
         else:
             flat[name] = to_text(value)
@@ -118,9 +129,16 @@ def flatten(record: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict
 
 def table_of(records: Iterable[Mapping[str, Any]]) -> pa.Table:
     """A batch of JSON objects as a table of text, nested objects flattened."""
-    flat = [flatten(record) for record in records]
-    names = list(dict.fromkeys(name for record in flat for name in record))
-    return _table({name: _array([record.get(name) for record in flat]) for name in names}, len(flat))
+    rows = list(records)
+    columns = _by_column(rows)
+    if any(type(name) is not str for name in columns) or not all(_FLAT.issuperset(map(type, values)) for values in columns.values()):
+        rows = [flatten(row) for row in rows]
+        columns = _by_column(rows)
+    return _table({name: _array(values) for name, values in columns.items()}, len(rows))
+
+
+def _by_column(rows: list[Any]) -> dict[str, list[Any]]:
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain.from_iterable(rows))}
 
 
 def cast_all_utf8(batch: Batch) -> pa.Table:
@@ -146,6 +164,8 @@ def _text(column: pa.Array | pa.ChunkedArray) -> _Column:
         column = pc.cast(column, column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         text = pc.cast(column, pa.string())
+        if not _may_hold_nul(text):
+            return text, None
         has_nul = pc.match_substring(text, "\x00")
         if not pc.any(has_nul).as_py():
             return text, None
@@ -153,8 +173,14 @@ def _text(column: pa.Array | pa.ChunkedArray) -> _Column:
     return _array(column.to_pylist())
 
 
+def _may_hold_nul(text: pa.Array | pa.ChunkedArray) -> bool:
+    """False where no NUL can be: a look at the bytes, which a slice has more of than its own."""
+    chunks = text.chunks if isinstance(text, pa.ChunkedArray) else [text]
+    return any((data := chunk.buffers()[2]) is not None and _NUL.search(data) for chunk in chunks)
+
+
 def _array(values: list[Any]) -> _Column:
-    texts = [to_text(value) for value in values]
+    texts = values if _TEXTS.issuperset(map(type, values)) else [to_text(value) for value in values]
     try:
         return _text(pa.array(texts, pa.string()))
     except UnicodeEncodeError:

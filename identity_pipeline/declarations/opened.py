@@ -26,7 +26,7 @@ class Opened:
         try:
             yield
         except PipelineError as error:
-            raise type(error)(self.redactor.redact(str(error))) from None
+            raise error.reworded(self.redactor.redact(str(error))) from None
 
 
 def opened(source: Source, database_url: Callable[[], str], redactor: Redactor | None = None) -> Opened:

@@ -38,7 +38,7 @@ HOST = "127.0.0.1"
 PORTS = range(54320, 54420)
 """The ports tried at the first start."""
 
-PATIENCE = 10.0
+RETRY_SECONDS = 10.0
 """Seconds that the remains of a killed server are waited for."""
 
 LOG_BYTES = 10_000_000
@@ -191,7 +191,7 @@ def _read(home: Path) -> _Cluster | None:
     except (ValueError, KeyError, TypeError):
         raise ConfigurationError(
             f"{path} does not hold what the embedded Postgres wrote: delete it and run `identity-pipeline db start` "
-            "(the data stay, the password is set anew)"
+            "(the data stay, the password is set again)"
         ) from None
 
 
@@ -415,7 +415,7 @@ def _connect(cluster: _Cluster, *, timeout: int) -> psycopg.Connection:
 def _wrong_password(cluster: _Cluster) -> ConfigurationError:
     return ConfigurationError(
         f"the embedded Postgres in {cluster.folder} refuses the password in postgres.json: delete that file and run "
-        "`identity-pipeline db start` (the data stay, the password is set anew)"
+        "`identity-pipeline db start` (the data stay, the password is set again)"
     )
 
 
@@ -424,7 +424,7 @@ def _wrong_password(cluster: _Cluster) -> ConfigurationError:
 
 def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progress: Progress) -> None:
     """Start the server and wait until it accepts connections."""
-    patience = time.monotonic() + PATIENCE
+    retry_until = time.monotonic() + RETRY_SECONDS
     if cluster.log.exists() and cluster.log.stat().st_size > LOG_BYTES:
         cluster.log.replace(cluster.log.with_suffix(".log.1"))
     options = {**_SETTINGS, "port": str(cluster.port), "cluster_name": cluster.name}
@@ -441,7 +441,7 @@ def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progr
         said = _tail(cluster, before) or begun.stderr
         if "Address already in use" in said:
             raise _PortTaken
-        if ("already exists" in said or "still in use" in said) and time.monotonic() < patience:
+        if ("already exists" in said or "still in use" in said) and time.monotonic() < retry_until:
             time.sleep(0.25)  # what is left of a killed server goes within seconds
             continue
         raise ConfigurationError(
@@ -452,13 +452,13 @@ def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progr
 
 def _await(cluster: _Cluster, deadline: float, progress: Progress) -> bool:
     """Wait for a server that is starting or recovering; False when it ended."""
-    told = False
+    reported = False
     while not _accepts(cluster):
         if not _postmaster(cluster):
             return False
-        if not told:
+        if not reported:
             progress("waiting for the database, which recovers its last changes")
-            told = True
+            reported = True
         if time.monotonic() > deadline:
             raise TargetUnavailable(
                 f"the embedded Postgres in {cluster.folder} does not accept connections yet; it goes on starting: try again. "
@@ -502,7 +502,7 @@ def _port(cluster: _Cluster) -> int:
 
 
 def _postmaster(cluster: _Cluster) -> bool:
-    """True when the process of ``postmaster.pid`` lives and is this cluster's: its number may have been given anew."""
+    """True when the process of ``postmaster.pid`` lives and is this cluster's: its number may have been given again."""
     pid = _pid(cluster)
     if pid is None:
         return False
@@ -518,7 +518,7 @@ def _postmaster(cluster: _Cluster) -> bool:
 
 
 def _belongs(cluster: _Cluster, pid: int) -> bool:
-    """True for a living process of this cluster, told by its command line (a dead one that nobody buried has none)."""
+    """True for a living process of this cluster, known by its command line (a dead one that nobody reaped has none)."""
     try:
         line = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
@@ -537,9 +537,9 @@ def _clear(cluster: _Cluster) -> None:
     """
     if _pid(cluster) is None or _postmaster(cluster) or not _PROC.exists():
         return
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + RETRY_SECONDS
     while orphans := [int(p.name) for p in _PROC.iterdir() if p.name.isdigit() and _belongs(cluster, int(p.name))]:
-        late = ends - time.monotonic() < PATIENCE / 2
+        late = ends - time.monotonic() < RETRY_SECONDS / 2
         for orphan in orphans:
             try:
                 os.kill(orphan, signal.SIGKILL if late else signal.SIGQUIT)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.loading.read import Read
 from identity_pipeline.loading.spec import Target, rules
-from identity_pipeline.store.landing import LandedPart, Part
+from identity_pipeline.store.landing import Part
 from identity_pipeline.store.load import Load
 from identity_pipeline.store.merge import PartCounts, merge_part
 
@@ -36,14 +36,10 @@ def merge(task: PartTask, target: Target) -> PartCounts:
         Superseded: a newer load has the source.
         TargetUnavailable: the database went away; nothing of the part stays.
     """
-    name, load_id = task.load.source_name, task.load.load_id
+    name, load_id, landing = task.load.source_name, task.load.load_id, target.landing
 
-    def whole(columns: list[str]) -> Iterator[pa.Table]:
-        for part in task.parts:
-            yield from target.landing.tables(name, load_id, part, columns)
+    def whole(columns: list[str]) -> Iterator[tuple[Part, pa.Table]]:
+        return landing.whole(name, load_id, task.parts, columns)
 
-    batches = target.landing.tables(name, load_id, task.part)
+    batches = landing.tables(name, load_id, task.part)
     return merge_part(target.url, task.load, task.part, batches, rules(task.spec), whole=whole)
-
-
-__all__ = ["LandedPart", "Part", "PartCounts", "PartTask", "merge", "tasks"]

@@ -1,14 +1,16 @@
 """The read of a load: choose the window, read the source, land what it yields, and count."""
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import Mark
 from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
-from identity_pipeline.core.errors import ContractBroken, SchemaChanged
+from identity_pipeline.core.errors import ContractBroken, PipelineError, RateLimited, SchemaChanged
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.redaction import Redactor
@@ -21,6 +23,9 @@ from identity_pipeline.store.ledger import ReadSummary, SourceState
 from identity_pipeline.store.load import Load
 
 _REPORT_EVERY = 5.0
+_UNKNOWN_WAIT = 3_600.0
+"""Seconds until a source is asked again that gives up without saying for how long."""
+_LONGEST_WAIT = 7 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,7 @@ def read(
     """
     options, redactor = options or RunOptions(), redactor or Redactor()
     stored = ledger.state(target.url, spec.source_name)
+    _check_not_before(spec, stored, options)
     reading = _Reading(spec, reader, target, options, stored, log, redactor)
     start = start_of(spec, stored, published, options, reading.warnings.append)
     if stored.mapping and stored.mapping != fingerprint(spec) and start.lower is not None:
@@ -212,10 +218,37 @@ def read(
     with ledger.closing(target.url, load, redact=redactor.redact), lease.hold(target.url, load):
         reached("read")
         target.landing.remove_others(spec.source_name, load.load_id)
-        summary = reading.land(load, start)
+        try:
+            summary = reading.land(load, start)
+        except PipelineError as error:
+            raise _postponed(target, spec, error) from None
         _check_fields(spec, stored, summary, options)
     reached("landed")
     return Read(load, summary)
+
+
+def _check_not_before(spec: LoadSpec, stored: SourceState, options: RunOptions) -> None:
+    """Leave a source alone that wants to be, whoever asks for the load."""
+    now, until = datetime.now(UTC), stored.not_before
+    if until is not None and now < until and not options.force:
+        raise RateLimited(
+            f"{spec.source_name}: the source asked us to wait until {_minute(until)}: nothing was asked; run it again then, or now with "
+            "--force",
+            exhausted=True,
+        )
+
+
+def _postponed(target: Target, spec: LoadSpec, error: PipelineError) -> PipelineError:
+    """``error``, with the time from which on the source may be asked again, which every later load keeps to."""
+    if error.wait is None:
+        return error
+    until = datetime.now(UTC) + timedelta(seconds=_UNKNOWN_WAIT if math.isinf(error.wait) else min(error.wait, _LONGEST_WAIT))
+    ledger.postpone(target.url, spec.source_name, until)
+    return error.reworded(f"{error}; no load asks it before {_minute(until)}, unless with --force")
+
+
+def _minute(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _check_fields(spec: LoadSpec, stored: SourceState, summary: ReadSummary, options: RunOptions) -> None:

@@ -32,12 +32,13 @@ class Target:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What one run may choose."""
+    """What one run may choose. ``force`` asks a source that wants to be left alone for a while."""
 
     cursor_after: str | None = None
     full_refresh: bool = False
     objects: tuple[str, ...] = ()
     limit: int | None = None
+    force: bool = False
 
     @property
     def partial(self) -> bool:

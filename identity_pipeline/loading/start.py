@@ -42,10 +42,10 @@ def start_of(spec: LoadSpec, stored: SourceState, published: Mark | None, option
             raise ConfigurationError(f"{spec.source_name}: cursor_after was given, but the source has no cursor_column")
         return Start(may_fall=options.full_refresh)
     held = _readable(spec.source_name, cursor, stored.mark, warn)
-    shown = _readable(spec.source_name, cursor, published, warn)
+    claimed = _readable(spec.source_name, cursor, published, warn)
     mark = None
-    if held and shown:
-        mark = Mark(cursor.column, cursor.type, cursors.lower_of(cursor.type, held.after, shown.after) or "")
+    if held and claimed:
+        mark = Mark(cursor.column, cursor.type, cursors.lower_of(cursor.type, held.after, claimed.after) or "")
     if options.full_refresh:
         return Start(None, mark, may_fall=True)
     if options.cursor_after:

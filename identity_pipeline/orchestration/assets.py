@@ -5,20 +5,22 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.canonical import RECORD_COLUMNS
-from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.errors import ConfigurationError, PipelineError
 from identity_pipeline.declarations.folder import load
 from identity_pipeline.declarations.freshness import max_age
 from identity_pipeline.declarations.source import Source
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline.orchestration.health import dead_runs
 from identity_pipeline.orchestration.io_manager import JsonIOManager
 from identity_pipeline.orchestration.ops import commit_op, normalise_records, read_op
 from identity_pipeline.orchestration.results import CHECKS
+from identity_pipeline.store import ledger
 
 JOB = "ingest"
 
@@ -83,16 +85,32 @@ def _schedule(name: str, cron: str, sources: list[str], *, full_refresh: bool) -
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"{'Full refresh' if full_refresh else 'Load'} of {', '.join(sources)}",
     )
-    def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-        for source in sources:
-            yield dg.RunRequest(
+    def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        waiting = _postponed(sources)
+        for source, until in waiting.items():
+            context.log.info(f"{source}: the source asked us to wait until {until:%Y-%m-%d %H:%M UTC}: no run was started")
+        if len(waiting) == len(sources):
+            return dg.SkipReason(f"every source asked us to wait, the last until {max(waiting.values()):%Y-%m-%d %H:%M UTC}")
+        return [
+            dg.RunRequest(
                 run_key=f"{source}:{context.scheduled_execution_time.isoformat()}",
                 asset_selection=[dg.AssetKey([source])],
                 run_config=run_config(source, full_refresh=full_refresh),
                 tags={"identity/source": source},
             )
+            for source in sources
+            if source not in waiting
+        ]
 
     return tick
+
+
+def _postponed(sources: list[str]) -> dict[str, datetime]:
+    """Those of the sources that want to be left alone, and until when. None if the database does not say: their runs will."""
+    try:
+        return {name: until for name, until in ledger.postponed(database_url()).items() if name in sources}
+    except PipelineError:
+        return {}
 
 
 def run_config(source_name: str, **choices: object) -> dict[str, object]:

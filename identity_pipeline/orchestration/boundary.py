@@ -39,12 +39,13 @@ def boundary(context: dg.OpExecutionContext, redactor: Redactor | None = None) -
     try:
         yield
     except PipelineError as error:
-        if not error.retryable:  # `allow_retries` speaks of the step only: the run itself would be started once more
+        again = error.retryable and not error.exhausted
+        if not again:  # `allow_retries` speaks of the step only: the run itself would be started once more
             context.instance.add_run_tags(context.run_id, {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "false"})
         raise dg.Failure(
             description=redactor.redact(str(error)),
             metadata={"error_code": error.code, "a_retry_helps": error.retryable},
-            allow_retries=error.retryable,
+            allow_retries=again,
         ) from None
     except dg.Failure:
         raise

@@ -45,9 +45,11 @@ class ReadConfig(dg.Config):
     objects: list[str] = Field(default=[], description="Only these files (file sources)")
     limit: int = Field(default=0, ge=0, description="Stop after so many records; the mark stays. 0: no limit")
 
+    force: bool = Field(default=False, description="Ask the source although it wants to be left alone for a while")
+
     def options(self) -> RunOptions:
         """The choices of this run."""
-        return RunOptions(self.cursor_after or None, self.full_refresh, tuple(self.objects), self.limit or None)
+        return RunOptions(self.cursor_after or None, self.full_refresh, tuple(self.objects), self.limit or None, self.force)
 
 
 @dataclass(frozen=True)

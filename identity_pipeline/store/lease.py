@@ -242,6 +242,14 @@ def release(connection: psycopg.Connection, load: Load) -> None:
     connection.execute("delete from identity.leases where source_name = %s and load_id = %s", (load.source_name, load.load_id))
 
 
+def stop(url: str, load: Load) -> None:
+    """End the heartbeat of a load that is closed, and its session with it, now and not at its next beat."""
+    with _GUARD:
+        heartbeat = _HEARTBEATS.get((url, load.load_id))
+    if heartbeat is not None:
+        heartbeat.leave()
+
+
 def running_runs(url: str, within: float) -> set[str]:
     """Ids of the runs whose lease showed a sign of life in the last ``within`` seconds."""
     with connect(url, doing="look for dead runs") as connection:

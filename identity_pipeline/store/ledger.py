@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from identity_pipeline.core import cursor as cursors
+from identity_pipeline.core.balance import BALANCE
 from identity_pipeline.core.cursor import CursorType, Mark
 from identity_pipeline.core.errors import ConfigurationError, ContractBroken, PipelineError, Superseded
 from identity_pipeline.store import lease
@@ -22,9 +23,6 @@ from identity_pipeline.store.database import connect
 from identity_pipeline.store.landing import LandedPart, Part
 from identity_pipeline.store.load import Load
 from identity_pipeline.store.sweep import sweep
-
-BALANCE = ("inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered")
-"""What became of each record that was read: their sum is ``records_read``."""
 
 
 @dataclass
@@ -215,6 +213,20 @@ def fail(url: str, load: Load, code: str, message: str) -> None:
             (code, message, load.load_id),
         )
         lease.release(connection, load)
+    lease.stop(url, load)
+
+
+def postpone(url: str, source_name: str, until: datetime) -> None:
+    """Note that the source is not to be asked before ``until``. A committed load takes the note back."""
+    with connect(url, doing="postpone the next load") as connection:
+        connection.execute("update identity.sources set not_before = %s where source_name = %s", (until, source_name))
+
+
+def postponed(url: str) -> dict[str, datetime]:
+    """Of each source that is not to be asked now: when it may be."""
+    with connect(url, doing="look which sources may be asked") as connection:
+        rows = connection.execute("select source_name, not_before from identity.sources where not_before > clock_timestamp()").fetchall()
+    return dict(rows)
 
 
 def committed(url: str, source_name: str, load_id: int, claim: Mark) -> bool:
@@ -260,46 +272,60 @@ def commit(
         ContractBroken: a part is missing, or the counts do not balance.
     """
     with connect(url, doing="commit the load") as connection:
-        lease.fenced(connection, load, lock="update")
-        row = _row(connection, load)
-        if row["status"] == "committed":
-            return row
-        parts = _parts(connection, load, summary)
-        # What a count's name is in one of the three places is its name in all: a part, the read, the ledger.
-        totals = {name: sum(part.get(name, 0) for part in parts) + getattr(summary, name, 0) for name in BALANCE}
-        if sum(totals.values()) != summary.records_read:
-            raise ContractBroken(
-                f"{load.source_name}: the counts do not balance ({summary.records_read} read, but "
-                f"{' + '.join(f'{count} {name}' for name, count in totals.items())}); the mark stays where it was: please report this"
-            )
-        deleted, warnings = sum(part["deleted"] for part in parts), list(summary.warnings)
-        if load.full_refresh and seen is not None:
-            swept = sweep(connection, load, seen, max_deleted_share, whole=whole)
-            deleted += swept.deleted
-            warnings += [swept.warning] if swept.warning else []
-        values = totals | {
-            "parts": len(parts),
-            "records_read": summary.records_read,
-            "deleted": deleted,
-            "valid_identifiers": sum(part["valid_identifiers"] for part in parts),
-            "seconds_merge": sum(part["seconds"] for part in parts),
-            "warnings": warnings,
-            "cursor_after": _advance(connection, load, summary, row["mark_before"]),
-        }
-        as_read = ("null_cursor", "source_count", "bytes_read", "pages", "requests", "throttled_seconds", "seconds_read",
-                   "cursor_column", "cursor_type")  # fmt: skip
-        _close(connection, load, values | {name: getattr(summary, name) for name in as_read})
-        with connection.cursor() as cur:
-            cur.executemany(
-                """
-                insert into identity.files (source_name, object, version, load_id) values (%s, %s, %s, %s)
-                on conflict (source_name, object) do update set version = excluded.version, load_id = excluded.load_id,
-                    read_at = statement_timestamp()
-                """,
-                [(load.source_name, name, version, load.load_id) for name, version in summary.files.items()],
-            )
-        lease.release(connection, load)
-        return _row(connection, load)
+        row = _commit(connection, load, summary, seen, max_deleted_share, whole=whole)
+    lease.stop(url, load)
+    return row
+
+
+def _commit(
+    connection: psycopg.Connection,
+    load: Load,
+    summary: ReadSummary,
+    seen: Iterator[list[str]] | None,
+    max_deleted_share: float,
+    *,
+    whole: bool,
+) -> dict[str, Any]:
+    lease.fenced(connection, load, lock="update")
+    row = _row(connection, load)
+    if row["status"] == "committed":
+        return row
+    parts = _parts(connection, load, summary)
+    # What a count's name is in one of the three places is its name in all: a part, the read, the ledger.
+    totals = {name: sum(part.get(name, 0) for part in parts) + getattr(summary, name, 0) for name in BALANCE}
+    if sum(totals.values()) != summary.records_read:
+        raise ContractBroken(
+            f"{load.source_name}: the counts do not balance ({summary.records_read} read, but "
+            f"{' + '.join(f'{count} {name}' for name, count in totals.items())}); the mark stays where it was: please report this"
+        )
+    deleted, warnings = sum(part["deleted"] for part in parts), list(summary.warnings)
+    if load.full_refresh and seen is not None:
+        swept = sweep(connection, load, seen, max_deleted_share, whole=whole)
+        deleted += swept.deleted
+        warnings += [swept.warning] if swept.warning else []
+    values = totals | {
+        "parts": len(parts),
+        "records_read": summary.records_read,
+        "deleted": deleted,
+        "valid_identifiers": sum(part["valid_identifiers"] for part in parts),
+        "seconds_merge": sum(part["seconds"] for part in parts),
+        "warnings": warnings,
+        "cursor_after": _advance(connection, load, summary, row["mark_before"]),
+    }
+    as_read = ("null_cursor", "source_count", "bytes_read", "pages", "requests", "throttled_seconds", "seconds_read",
+               "cursor_column", "cursor_type")  # fmt: skip
+    _close(connection, load, values | {name: getattr(summary, name) for name in as_read})
+    with connection.cursor() as cur:
+        cur.executemany(
+            """
+            insert into identity.files (source_name, object, version, load_id) values (%s, %s, %s, %s)
+            on conflict (source_name, object) do update set version = excluded.version, load_id = excluded.load_id,
+                read_at = statement_timestamp()
+            """,
+            [(load.source_name, name, version, load.load_id) for name, version in summary.files.items()],
+        )
+    lease.release(connection, load)
+    return _row(connection, load)
 
 
 def _row(connection: psycopg.Connection, load: Load) -> dict[str, Any]:
@@ -332,7 +358,7 @@ def _close(connection: psycopg.Connection, load: Load, values: dict[str, Any]) -
     """
     connection.execute(
         """
-        update identity.sources s set row_count = row_count + (
+        update identity.sources s set not_before = null, row_count = row_count + (
             select coalesce(sum(p.inserted), 0) from identity.load_parts p join identity.loads l using (load_id)
             where l.source_name = s.source_name and l.load_id > coalesce(
                 (select max(c.load_id) from identity.loads c where c.source_name = s.source_name and c.status = 'committed'), 0))

@@ -33,7 +33,8 @@ def latest(url: str) -> dict[str, dict[str, Any]]:
     query = """
         select s.source_name, s.cursor_after as mark, s.row_count, l.load_id, l.status, l.started_at, l.finished_at, l.inserted,
                l.updated, l.error,
-               (select max(finished_at) from identity.loads c where c.source_name = s.source_name and c.status = 'committed') as committed_at
+               (select max(finished_at) from identity.loads c
+                where c.source_name = s.source_name and c.status = 'committed') as committed_at
         from identity.sources s left join lateral (
             select * from identity.loads l where l.source_name = s.source_name order by load_id desc limit 1
         ) l on true

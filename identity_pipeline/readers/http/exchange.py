@@ -97,9 +97,8 @@ def error_class(status: int, kind: str) -> type[PipelineError]:
 
 
 def refusal(error: PipelineError, headers: Mapping[str, str], wait: float | None = None) -> Exception:
-    """``error``, with the longer of ``wait`` and what Retry-After asks for where another attempt may help."""
-    asked = max(_retry_after(headers, datetime.now(UTC)) or 0.0, wait or 0.0)
-    return Transient(error, asked or None) if error.retryable else error
+    """``error``, where another attempt may help with what Retry-After asks for, else with ``wait``."""
+    return Transient(error, _retry_after(headers, datetime.now(UTC)) or wait) if error.retryable else error
 
 
 def content_type(headers: Mapping[str, str]) -> str:

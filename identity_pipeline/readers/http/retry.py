@@ -76,7 +76,7 @@ class Retry:
         failed = _failure(state)
         asked = "" if failed.wait is None else f", it asks us to wait {_duration(failed.wait)}"
         text = "" if failed.wait == math.inf else f" (asked {state.attempt_number} times{asked})"
-        raise type(failed.error)(f"{failed.error}{text}") from None
+        raise type(failed.error)(f"{failed.error}{text}", wait=failed.wait, exhausted=True) from None
 
 
 def _may_pass(error: BaseException) -> bool:
