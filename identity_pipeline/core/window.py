@@ -22,7 +22,8 @@ class ReadContext:
     ``now()`` of a database). ``source_time`` is the same, or earlier where what is older than now may
     still appear (an open transaction, a day that is not over): the mark is never advanced past it. ``files`` holds what was read of
     each object: ``{name: version}``. ``source_count`` is how many records the source says it has,
-    where it says so. ``source_maximum`` is the largest cursor value it holds (canonical text), asked
+    where it says so. ``fields`` are the fields that the source says it has, empty where it does not say.
+    ``source_maximum`` is the largest cursor value it holds (canonical text), asked
     for where nothing lay at or above the lower bound: the mark was too high. ``state`` is what the
     source hands out to continue from: kept with the mark, never shown. ``asked_below`` says that the
     source was asked for records below the lower bound too, such as those committed late: they are no
@@ -36,6 +37,7 @@ class ReadContext:
     source_time: datetime | None = None
     source_clock: datetime | None = None
     source_count: int | None = None
+    fields: tuple[str, ...] = ()
     source_maximum: str | None = None
     asked_below: bool = False
     files: dict[str, str] = field(default_factory=dict)
