@@ -22,12 +22,12 @@ help:
 
 .venv/.run: pyproject.toml uv.lock
 	@test -x "$(UV)" || $(MAKE) --no-print-directory .tools/bin/uv
-	$(UV) sync --locked --no-dev --inexact --quiet
+	$(UV) sync --locked --no-dev --inexact --compile-bytecode --quiet
 	@touch $@
 
 .venv/.dev: pyproject.toml uv.lock
 	@test -x "$(UV)" || $(MAKE) --no-print-directory .tools/bin/uv
-	$(UV) sync --locked --quiet
+	$(UV) sync --locked --compile-bytecode --quiet
 	@touch .venv/.run $@
 
 demo: .venv/.run
@@ -37,7 +37,7 @@ dev: .venv/.run
 	@.venv/bin/python -m identity_pipeline.demo dev
 
 test: .venv/.dev
-	@.venv/bin/pytest -n $(WORKERS) --dist loadfile -q
+	@.venv/bin/pytest -n $(WORKERS) --dist loadgroup -q
 
 lint: .venv/.dev
 	.venv/bin/ruff format --check .

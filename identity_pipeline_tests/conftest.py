@@ -37,6 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[_PLACE] = str(clusters.place(f"{_PREFIX}{os.getpid()}-"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one harness, else of one file, go to one worker: what they set up once is set up once."""
+    for item in items:
+        spec = getattr(item, "callspec", None)
+        harness = spec.params.get("harness_class") if spec else None
+        item.add_marker(pytest.mark.xdist_group(harness.__name__ if harness else item.nodeid.partition("::")[0]))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the session's server after the last worker has ended."""
     place = None if hasattr(config, "workerinput") else os.environ.pop(_PLACE, None)

@@ -23,10 +23,11 @@ from identity_pipeline.orchestration.results import CHECKS
 from identity_pipeline.store import ledger
 
 JOB = "ingest"
+RECORDS = dg.AssetKey(["identity", "records"])
 
 _SPELLED = {"*": "x", "/": "by", ",": "and", "-": "to", "#": "nth"}
 
-_SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in RECORD_COLUMNS.items()])
+_SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name, kind, meaning) for name, (kind, meaning) in RECORD_COLUMNS.items()])
 
 
 def asset(source: Source) -> dg.AssetsDefinition:
@@ -42,7 +43,7 @@ def asset(source: Source) -> dg.AssetsDefinition:
         tags={"identity/source_type": source.source_type},
         description=source.description or title,
         metadata={"dagster/table_name": "identity.records", "dagster/column_schema": _SCHEMA},
-        check_specs=[dg.AssetCheckSpec(check, asset=source.name) for check in CHECKS],
+        check_specs=[dg.AssetCheckSpec(check, asset=source.name, description=meaning) for check, meaning in CHECKS.items()],
     )
     def ingested() -> dict[str, object]:
         parts, manifest = read_op(source).alias("read")()
@@ -52,6 +53,18 @@ def asset(source: Source) -> dg.AssetsDefinition:
 
     age = max_age(source)
     return ingested if age is None else ingested.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, _stale_after(age)))
+
+
+def records(sources: Iterable[Source]) -> dg.AssetSpec:
+    """The identity table, which every source feeds. It has no step of its own and is not in the job."""
+    return dg.AssetSpec(
+        RECORDS,
+        deps=[dg.AssetKey([source.name]) for source in sources],
+        group_name="identity",
+        kinds={"postgres"},
+        description="Everybody, one row for each record of each source: the table identity.records.",
+        metadata={"dagster/table_name": "identity.records", "dagster/column_schema": _SCHEMA},
+    )
 
 
 def _stale_after(age: timedelta) -> dg.FreshnessPolicy:
@@ -138,13 +151,13 @@ def definitions() -> dg.Definitions:
     executor = _executor()
     job = dg.define_asset_job(
         JOB,
-        dg.AssetSelection.all(),
+        dg.AssetSelection.all() - dg.AssetSelection.assets(RECORDS) if sources else dg.AssetSelection.all(),
         executor_def=executor,
         description="Loads the selected sources into the identity table.",
         tags={"dagster/retry_strategy": "ALL_STEPS"},
     )
     return dg.Definitions(
-        assets=[asset(source) for source in sources],
+        assets=[*(asset(source) for source in sources), *([records(sources)] if sources else [])],
         resources={**{source.name: source.resource() for source in sources}, "io_manager": JsonIOManager()},
         jobs=[job],
         schedules=list(schedules(sources)),

@@ -7,8 +7,11 @@ import dagster as dg
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store import lease
 
-GRACE = timedelta(minutes=2)
-"""A run may be without a living lease for so long: before its first op, between two, after its last."""
+GRACE = timedelta(seconds=45)
+"""A run may be without a living lease for so long: before its first op, while it waits for another run's, after its last.
+
+Between two ops the lease beats on.
+"""
 
 
 def close_dead_runs(instance: dg.DagsterInstance, now: datetime | None = None) -> list[str]:
@@ -34,7 +37,12 @@ def close_dead_runs(instance: dg.DagsterInstance, now: datetime | None = None) -
     return closed
 
 
-@dg.sensor(name="dead_runs", minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    name="dead_runs",
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Closes runs whose process died without Dagster noticing, as after a reboot, so that their sources are free again.",
+)
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Frees sources whose run died together with its host."""
     closed = close_dead_runs(context.instance)

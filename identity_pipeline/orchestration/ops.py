@@ -79,6 +79,8 @@ def read_op(source: Source) -> dg.OpDefinition:
     )
     def read(context: dg.OpExecutionContext, config: ReadConfig) -> Iterator[dg.DynamicOutput | dg.Output]:
         redactor = Redactor()
+        # A run that was launched by `dagster job launch` says in the list of runs which source it loads, too.
+        context.instance.add_run_tags(context.run_id, {"identity/source": name})
         with boundary(context, redactor):
             _refuse_override(source, getattr(context.resources, name))
             to = target()

@@ -8,7 +8,12 @@ import dagster as dg
 from identity_pipeline.core.balance import BALANCE, COUNTS
 from identity_pipeline.declarations.source import Source
 
-CHECKS = ("balance", "quarantine_share", "valid_identifier_share")
+CHECKS = {
+    "balance": "Every record that was read was inserted, updated, unchanged, duplicate, quarantined or filtered.",
+    "quarantine_share": "No larger share went into quarantine than the source's max_quarantined_share allows.",
+    "valid_identifier_share": "At least half of what was written has a valid e-mail address or phone number.",
+}
+"""The checks of each source and what passing means."""
 
 _TEXTS = ("cursor_column", "cursor_type", "cursor_before", "cursor_after")
 _COUNTS = (*COUNTS, "null_cursor", "source_count", "bytes_read", "pages", "requests", "load_id")

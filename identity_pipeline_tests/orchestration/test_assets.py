@@ -1,7 +1,7 @@
 """The code location: what declared sources become in Dagster."""
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -22,7 +22,7 @@ def test_a_broken_source_is_logged_and_the_location_loads(
     with caplog.at_level(logging.ERROR, "identity_pipeline.sources"):
         definitions = assets.definitions()
     assert [record.getMessage().partition(": ")[2].partition(": ")[0] for record in caplog.records] == ["broken.yaml:13"]
-    assert {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()} == {"first"}
+    assert {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()} == {"first", "identity/records"}
 
 
 def test_an_asset_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -66,7 +66,7 @@ def test_five_hundred_sources_make_a_small_location(tmp_path: Path, monkeypatch:
         (tmp_path / "all.yaml").write_text(yaml.safe_dump({"sources": declared}))
         definitions = assets.definitions()
         repository = definitions.get_repository_def()
-        assert len(list(definitions.resolve_asset_graph().get_all_asset_keys())) == number
+        assert len(list(definitions.resolve_asset_graph().get_all_asset_keys())) == number + 1  # and the table
         assert len(repository.get_all_jobs()) == 9
         sizes[number] = len(serialize_value(repository.get_job(assets.JOB).get_job_snapshot()))
     assert sizes[500] < 5_000_000
@@ -80,3 +80,13 @@ def test_a_source_goes_stale_without_a_load(tmp_path: Path, monkeypatch: pytest.
     graph = assets.definitions().resolve_asset_graph()
     policies = {name: graph.get(dg.AssetKey(name)).freshness_policy for name in ("first", "second")}
     assert policies == {"first": None, "second": dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2))}
+
+
+def test_the_identity_table_stands_downstream_of_every_source_and_outside_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IDENTITY_SOURCES", str(tmp_path))
+    assert problems(tmp_path, FILE) == []
+    definitions = assets.definitions()
+    node = definitions.resolve_asset_graph().get(assets.RECORDS)
+    assert node.parent_keys == {dg.AssetKey("first"), dg.AssetKey("second")}
+    assert not node.is_materializable
+    assert assets.RECORDS not in definitions.resolve_job_def(assets.JOB).asset_layer.executable_asset_keys
