@@ -40,6 +40,7 @@ class SqlTable:
             followed = self._follow(table, window.cursor)
             also = (followed.name,) if followed and self.columns else ()
             chosen = table.readable(*self.columns, *also)
+            context.fields = tuple(column.name for column in chosen.columns)
             look = session.look(table, followed, window)
             for warning in look.warnings:
                 context.warn(warning)

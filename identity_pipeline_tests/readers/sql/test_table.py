@@ -133,8 +133,15 @@ def test_a_window_with_a_cursor_reaches_the_engine_and_fixes_the_sources_time():
 
 
 def test_the_cursor_is_read_with_the_chosen_columns():
-    rows = _rows(_people(columns=("email",)), Window(Cursor("id", "int"), "3"))
-    assert rows == [{"email": None, "id": "3"}]
+    window = Window(Cursor("id", "int"), "3")
+    assert _rows(_people(columns=("email",)), window) == [{"email": None, "id": "3"}]
+    assert window.context.fields == ("email", "id")
+
+
+def test_a_read_says_which_fields_there_are_though_no_row_follows():
+    window = Window()
+    assert _rows(_people(script="CREATE TABLE PEOPLE (id INTEGER, email TEXT)"), window) == []
+    assert window.context.fields == ("id", "email")
 
 
 def test_a_column_that_may_not_be_read_is_named_unless_others_were_chosen():
