@@ -8,6 +8,8 @@ The cursor's traps:
 - `lastmodifieddate` finds changes; `createdate` and `hs_object_id` only new contacts.
 - Search lags minutes behind, hence the overlap. It ends at 10,000 results, and a bulk edit stamps
   more than that with one millisecond: pages go by id, never by time.
+- The names of many properties are too long for an address: then a page lists ids, and a batch
+  read gives their contacts.
 - Archived contacts (kept 90 days) have no time filter and are read whole each time. Archiving does
   not move `lastmodifieddate`: there it is the moment of archiving (`updatedAt` keeps the other).
 - A merge makes a new contact.
@@ -15,7 +17,6 @@ The cursor's traps:
 https://developers.hubspot.com/docs/api-reference/2026-03/crm/search-the-crm
 """
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 from identity_pipeline.connectors.base import CursorColumn, RestConnector, Secret, setting
@@ -23,6 +24,7 @@ from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.window import Window
 from identity_pipeline.readers import rest
 
+OWN_FIELDS = ("id", "createdAt", "updatedAt", "archived", "archivedAt")
 LIST = rest.CursorPaginator("paging.next.after", "query.after")
 SEARCH = rest.KeysetPaginator(
     "results",
@@ -30,6 +32,9 @@ SEARCH = rest.KeysetPaginator(
     "body.filterGroups.0.filters.1.value",
     more=lambda page: bool(page.at("paging.next")),
 )
+FOUND = rest.Total("total", "results")
+ABOVE = {"propertyName": "hs_object_id", "operator": "GT", "value": "0"}
+BY_ID = {"propertyName": "hs_object_id", "direction": "ASCENDING"}
 
 
 class HubSpotContacts(RestConnector):
@@ -60,6 +65,7 @@ class HubSpotContacts(RestConnector):
                 advice="grant these scopes to the private app or service key, then run it again"
             ),
         },
+        phrases=r"\bcrm\.[a-z_.]+\.(?:read|write)\b",
     )
     cursor_columns: ClassVar = {
         "lastmodifieddate": CursorColumn("timestamp", overlap=3600),
@@ -91,11 +97,13 @@ class HubSpotContacts(RestConnector):
     def pages(self, client: rest.Client, window: Window) -> rest.Pages:
         """Yield the contacts that changed, or all; then the archived ones."""
         schema = client.send(rest.Request(f"/crm/properties/{self.api_version}/contacts"))
-        names = [each["name"] for each in schema.records("results")]
-        if window.incremental:
-            yield from self._changed(client, names, window)
-        else:
-            yield from self._all(client, names, archived=False)
+        names = schema.texts("results", "name")
+        window.context.fields = (*OWN_FIELDS, *names)
+        yield from (
+            self._changed(client, names, window)
+            if window.incremental
+            else self._all(client, names, archived=False)
+        )
         for page in self._all(client, names, archived=True):
             for gone in page:
                 gone["lastmodifieddate"] = gone.get("archivedAt") or gone.get("lastmodifieddate")
@@ -107,24 +115,24 @@ class HubSpotContacts(RestConnector):
             "operator": "GTE",
             "value": window.lower_bound("ms"),
         }
-        above = {"propertyName": "hs_object_id", "operator": "GT", "value": "0"}
         body = {
             "limit": 200,
             "properties": names,
-            "sorts": [{"propertyName": "hs_object_id", "direction": "ASCENDING"}],
-            "filterGroups": [{"filters": [since, above]}],
+            "sorts": [BY_ID],
+            "filterGroups": [{"filters": [since, ABOVE]}],
         }
-        search = rest.Request(f"/crm/objects/{self.api_version}/contacts/search", body=body)
-        for page in client.pages(search, SEARCH):
+        path = f"/crm/objects/{self.api_version}/contacts/search"
+        for page in client.pages(rest.Request(path, body=body, size="body.limit"), SEARCH, FOUND):
             yield page.records("results", lift="properties")
 
-    def _all(
-        self, client: rest.Client, names: list[str], *, archived: bool
-    ) -> Iterator[list[rest.Record]]:
-        first, *others = rest.chunks(names)
-        query = {"limit": 100, "archived": archived, "properties": first}
-        listing = rest.Request(f"/crm/objects/{self.api_version}/contacts", query)
-        for page in client.pages(listing, LIST):
-            asked = [client.send(page.request.put("query.properties", chunk)) for chunk in others]
-            parts = [part.records("results", lift="properties") for part in (page, *asked)]
-            yield rest.joined(parts)
+    def _all(self, client: rest.Client, names: list[str], *, archived: bool) -> rest.Pages:
+        path = f"/crm/objects/{self.api_version}/contacts"
+        asked = ",".join(names) if (short := rest.fits(names)) else "hs_object_id"
+        query = {"limit": 100, "archived": archived, "properties": asked}
+        batch = rest.Request(f"{path}/batch/read", {"archived": archived}, {"properties": names})
+        for page in client.pages(rest.Request(path, query, size="query.limit"), LIST):
+            yield (
+                page.records("results", lift="properties")
+                if short
+                else client.lookup(page, "results", batch, lift="properties")
+            )

@@ -11,7 +11,6 @@ from identity_pipeline.core.cursor import INSTANT, Cursor
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.window import Window
 
-
 _AHEAD = timedelta(days=1)
 """So far a busy source, or one whose clock or time zone is a little off, runs ahead of its own time: no cause for a warning."""
 
@@ -20,14 +19,16 @@ _AHEAD = timedelta(days=1)
 class CursorCounts:
     """What the cursor filter found in one read.
 
-    ``filtered`` counts records below the window, ``null_cursor`` those without a readable cursor
-    value (they pass), ``beyond`` those dated more than a day after the source's own time, ``newest`` is
-    the largest key that is not after it at all. ``seen`` counts records whose cursor was looked at.
+    ``seen`` counts records whose cursor was looked at, ``filtered`` those below the window,
+    ``null_cursor`` those without a readable cursor value (they pass), ``unreadable`` those of them that
+    have one, ``beyond`` those dated more than a day after the source's own time. ``newest`` is the
+    largest key that is not after it at all.
     """
 
     seen: int = 0
     filtered: int = 0
     null_cursor: int = 0
+    unreadable: int = 0
     beyond: int = 0
     newest: object = None
 
@@ -55,9 +56,13 @@ def apply_cursor_filter(records: pa.Table, window: Window, counts: CursorCounts)
         )
     counts.seen += len(values)
     counts.null_cursor += values.null_count
+    if values.null_count:
+        texts = records.column(cursor.column)
+        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
+        counts.unreadable += values.null_count - (pc.sum(blank).as_py() or 0)
     _observe(values, window, counts)
     lower = None if window.lower is None else cursors.scalar(cursor.type, window.lower)
-    if lower is None:
+    if lower is None or window.context.asked_below:
         return records
     bound, values = cursors.aligned(lower, values)
     keep = pc.or_kleene(pc.is_null(values), pc.greater_equal(values, bound))

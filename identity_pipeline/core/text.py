@@ -10,10 +10,12 @@ import base64
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
@@ -80,7 +82,7 @@ def to_json(value: Any) -> str:
     return json.dumps(to_text(value), ensure_ascii=False)
 
 
-def to_text(value: Any) -> str | None:  # noqa: C901, PLR0911 - one return for each type of value
+def to_text(value: Any) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one return for each type of value
     """Canonical text of one value; None for null, NaN and NaT."""
     if value is None or type(value) is str:  # nearly all of a page
         return value
@@ -131,14 +133,18 @@ def table_of(records: Iterable[Mapping[str, Any]]) -> pa.Table:
     """A batch of JSON objects as a table of text, nested objects flattened."""
     rows = list(records)
     columns = _by_column(rows)
-    if any(type(name) is not str for name in columns) or not all(_FLAT.issuperset(map(type, values)) for values in columns.values()):
+    kinds = {name: set(map(type, values)) for name, values in columns.items()}
+    if any(type(name) is not str for name in columns) or not all(map(_FLAT.issuperset, kinds.values())):
         rows = [flatten(row) for row in rows]
-        columns = _by_column(rows)
-    return _table({name: _array(values) for name, values in columns.items()}, len(rows))
+        columns, kinds = _by_column(rows), {}
+    return _table({name: _array(values, kinds.get(name)) for name, values in columns.items()}, len(rows))
 
 
-def _by_column(rows: list[Any]) -> dict[str, list[Any]]:
-    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain.from_iterable(rows))}
+def _by_column(rows: list[Any]) -> Mapping[Any, Sequence[Any]]:
+    names = list(dict.fromkeys(chain.from_iterable(rows)))
+    if len(names) > 1 and all(map(len(names).__eq__, map(len, rows))):  # all rows have all names
+        return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def cast_all_utf8(batch: Batch) -> pa.Table:
@@ -179,8 +185,8 @@ def _may_hold_nul(text: pa.Array | pa.ChunkedArray) -> bool:
     return any((data := chunk.buffers()[2]) is not None and _NUL.search(data) for chunk in chunks)
 
 
-def _array(values: list[Any]) -> _Column:
-    texts = values if _TEXTS.issuperset(map(type, values)) else [to_text(value) for value in values]
+def _array(values: Sequence[Any], kinds: AbstractSet[type] | None = None) -> _Column:
+    texts = values if _TEXTS.issuperset(map(type, values) if kinds is None else kinds) else [to_text(value) for value in values]
     try:
         return _text(pa.array(texts, pa.string()))
     except UnicodeEncodeError:

@@ -21,6 +21,7 @@ Contact = dict[str, Any]
 SCOPES = ("crm.objects.contacts.read", "crm.schemas.contacts.read")
 SEARCH_CEILING = 10_000
 LONGEST_ADDRESS = 16_000
+MOST_IN_A_BATCH = 100
 _ALWAYS = ("createdate", "hs_object_id", "lastmodifieddate")
 _BY_DEFAULT = ("email", "firstname", "lastname")
 _DATES = frozenset({"createdate", "lastmodifieddate"})
@@ -71,6 +72,9 @@ class HubSpotAPI:
             case "POST", ["crm", "objects", _version, "contacts", "search"]:
                 self._demand("crm.objects.contacts.read")
                 return self._search(body or {})
+            case "POST", ["crm", "objects", _version, "contacts", "batch", "read"]:
+                self._demand("crm.objects.contacts.read")
+                return self._batch(query, body or {})
             case _:
                 raise _Refusal(404, "OBJECT_NOT_FOUND", "there is nothing at this address")
 
@@ -110,6 +114,18 @@ class HubSpotAPI:
             following = str(int(found[limit - 1]["id"]) + 1)
             page["paging"] = {"next": {"after": following, "link": f"{self.url}/crm/objects/contacts?after={following}"}}
         return page
+
+    def _batch(self, query: dict[str, str], body: dict[str, Any]) -> dict[str, Any]:
+        inputs = body.get("inputs", [])
+        if not 1 <= len(inputs) <= MOST_IN_A_BATCH:
+            raise _invalid(f"a batch holds 1 to {MOST_IN_A_BATCH} inputs")
+        wanted = {str(each["id"]) for each in inputs}
+        archived = query.get("archived", "false") == "true"
+        found = [c for c in self.contacts if c["archived"] == archived and c["id"] in wanted]  # in no order that is promised
+        answer: dict[str, Any] = {"status": "COMPLETE", "results": _shown(found, body.get("properties", []))}
+        if gone := sorted(wanted - {c["id"] for c in found}):
+            answer |= {"numErrors": 1, "errors": [{"status": "error", "category": "OBJECT_NOT_FOUND", "context": {"ids": gone}}]}
+        return answer
 
     def _search(self, body: dict[str, Any]) -> dict[str, Any]:
         limit = _whole(body.get("limit", 10), "limit", 1, 200)
@@ -214,7 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _Refusal(414, "URI_TOO_LONG", "the address is too long")
             if self.headers.get("Authorization") != f"Bearer {api.token}":
                 raise _Refusal(401, "INVALID_AUTHENTICATION", "Authentication credentials not found.")
-            status, answer = 200, api.answer(self.command, parts.path, query, body)
+            answer = api.answer(self.command, parts.path, query, body)
+            status = 207 if "numErrors" in answer else 200
         except _Refusal as refusal:
             status, answer = refusal.status, refusal.body
         packed = json.dumps(answer).encode()

@@ -70,7 +70,8 @@ def test_a_connector_is_a_short_file_that_says_what_is_read(harness_class: type[
     module = sys.modules[harness_class.connector().__module__]
     tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
     assert statements(tree) <= STATEMENTS
-    assert sum(statements(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)) <= STATEMENTS_IN_METHODS
+    methods = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert sum(statements(node) - 1 for node in methods) <= STATEMENTS_IN_METHODS  # without the line of its name
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and str(n.module).startswith("identity_pipeline")}
     assert all(str(name).startswith(IMPORTS) for name in imported), "a connector knows its base, the core and the readers"
     first, second, *rest = (module.__doc__ or "").split("\n")

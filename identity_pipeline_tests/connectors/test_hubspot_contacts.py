@@ -8,6 +8,7 @@ import pytest
 
 from identity_pipeline.connectors.hubspot_contacts import HubSpotContacts
 from identity_pipeline.core.errors import ContractBroken, PermissionDenied, RateLimited
+from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.hubspot_api import HubSpotAPI, contact, serve
 from identity_pipeline.demo.hubspot_contacts import demo_contacts
@@ -95,14 +96,78 @@ def test_a_full_read_lists_and_never_searches(hubspot):
     assert {sent["limit"] for sent in asked(hubspot, "/contacts") if "limit" in sent} == {"100"}
 
 
-def test_every_property_is_read_also_when_their_names_fill_several_addresses(hubspot):
-    wide = {f"custom_property_with_a_long_name_{i:04}": str(i) for i in range(1000)}
-    hubspot.contacts += [contact(1, MS, email="a@nordwind-demo.com", **wide), contact(2, MS, jobtitle="CTO")]
-    for found in (read(hubspot.url), read(hubspot.url, "lastmodifieddate", MS)):
-        assert found.loc[0, list(wide)].to_dict() == wide
-        assert found.loc[1, "jobtitle"] == "CTO"
-        assert found.loc[1, list(wide)].isna().all()
-    assert len(asked(hubspot, "/contacts")) > 6
+def test_every_property_is_read_also_when_their_names_are_too_long_for_an_address(hubspot):
+    wide = {f"поле_{i:04}": str(i) for i in range(1000)}
+    hubspot.contacts += [
+        contact(1, MS, email="a@nordwind-demo.com", **wide),
+        contact(2, MS, jobtitle="CTO"),
+        contact(3, MS, archived_at=MS),
+    ]
+    with FaultProxy(hubspot.url) as proxy:
+        for everything in (read(proxy.url), read(proxy.url, "lastmodifieddate", MS)):
+            found = everything.set_index("id")
+            assert sorted(found.index) == ["1", "2", "3"]
+            assert found.loc["1", list(wide)].to_dict() == wide
+            assert found.loc["2", "jobtitle"] == "CTO"
+            assert found.loc[["2", "3"], list(wide)].isna().all(axis=None)
+        assert max(len(path) for _, path in proxy.requests) < 200
+    assert len(asked(hubspot, "/batch/read")) == 3  # live and archived, then archived again: no contact is ever put together from parts
+
+
+def test_a_contact_that_a_batch_lacks_is_asked_for_again_and_then_the_read_fails(hubspot):
+    hubspot.contacts += [contact(i, MS, **{"n" * 4000: "x"}) for i in (1, 2)]
+    with FaultProxy(hubspot.url) as proxy:
+        proxy.plan([None, None, status(200, {"results": [contact(1, MS)]})])
+        assert read(proxy.url)["id"].tolist() == ["1", "2"]
+        proxy.plan([None, *[None, status(200, {"results": [contact(1, MS)]})] * 3])
+        with pytest.raises(ContractBroken, match="lists records that"):
+            read(proxy.url)
+
+
+def test_the_fields_of_the_source_are_those_of_its_schema(hubspot):
+    hubspot.contacts += [contact(1, MS, firstname="Zoë", work_phone="1")]
+    connector = portal(hubspot.url)
+    window = reading.window(connector)
+    reading.read(connector, window)
+    assert {"id", "archivedAt", "email", "work_phone"} <= set(window.context.fields)
+    del hubspot.contacts[0]["properties"]["work_phone"]
+    window = reading.window(connector)
+    reading.read(connector, window)
+    assert "work_phone" not in window.context.fields
+
+
+@pytest.mark.parametrize("schema", [{}, {"results": []}, {"results": [{"label": "E-mail"}]}, {"status": "error"}])
+def test_a_schema_without_properties_is_a_broken_contract(hubspot, schema):
+    with FaultProxy(hubspot.url) as proxy, pytest.raises(ContractBroken, match="'name' at 'results'"):
+        read(proxy.plan([status(200, schema)]).url)
+
+
+def test_a_search_that_ends_before_its_total_is_no_end(hubspot):
+    hubspot.contacts += [contact(i, MS) for i in range(1, 601)]
+    early = {"total": 600, "results": hubspot.contacts[:200]}
+    with FaultProxy(hubspot.url) as proxy, pytest.raises(ContractBroken, match="there are 600 records, but its pages held 200"):
+        read(proxy.plan([None, status(200, early)]).url, "lastmodifieddate", MS)
+
+
+def test_the_total_of_a_search_is_that_of_its_first_page(hubspot):
+    hubspot.contacts += [contact(i, MS) for i in range(1, 601)]
+    connector = portal(hubspot.url)
+    window = reading.window(connector, "lastmodifieddate", MS)
+    assert len(reading.read(connector, window)[0]) == window.context.source_count == 600
+
+
+@pytest.mark.parametrize(
+    "bad", [None, "text", {"properties": {"email": "x"}}, {"id": "2", "properties": None}, {"id": "2", "properties": "text"}]
+)
+@pytest.mark.parametrize("cursor", [(), ("lastmodifieddate", MS)])
+def test_one_bad_contact_spoils_no_other(hubspot, bad, cursor):
+    page = {"results": [contact(1, MS), bad, contact(3, MS)], "total": 3}
+    with FaultProxy(hubspot.url) as proxy:
+        found = read(proxy.plan([None, status(200, page)]).url, *cursor)
+    assert len(found) == 3
+    good = found[found["id"].isin(["1", "3"])]
+    assert len(good) == 2
+    assert REJECTED not in good or good[REJECTED].isna().all()
 
 
 def test_a_property_named_like_a_field_of_the_contact_hides_neither(hubspot):
@@ -138,7 +203,7 @@ def test_a_used_up_daily_limit_ends_at_once_and_a_second_is_waited_out(hubspot):
         list(connector.read(window))
         assert 10 in naps
         proxy.plan([status(429, {"status": "error", "errorType": "RATE_LIMIT", "policyName": "DAILY", "message": "used up"})])
-        with pytest.raises(RateLimited, match=r"429 DAILY .*midnight"):
+        with pytest.raises(RateLimited, match=r"429 DAILY: .*midnight"):
             list(connector.read(window))
     assert max(naps) == 10
 

@@ -19,6 +19,7 @@ _BOMB = 500
 _HARMLESS = 10 * 2**20
 """Bytes up to which any growth is fine."""
 _GZIP = frozenset({"gzip", "x-gzip"})
+_KNOWN = frozenset({"br", "compress", "deflate", "zstd"})
 
 
 def stream(response: requests.Response, context: ReadContext) -> Iterator[bytes]:
@@ -32,7 +33,8 @@ def stream(response: requests.Response, context: ReadContext) -> Iterator[bytes]
     """
     encoding = _encoding(response)
     if encoding not in {"", "identity"} | _GZIP:
-        raise ContractBroken(f"it is packed as {encoding[:20]!r}, which was not asked for: have the server send it as it is")
+        named = encoding if encoding in _KNOWN else "something else"
+        raise ContractBroken(f"it is packed as {named}, which was not asked for: have the server send it as it is")
     wire = _wire(response, context)
     return gunzipped(wire) if encoding in _GZIP else wire
 

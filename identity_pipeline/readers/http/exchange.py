@@ -35,11 +35,12 @@ _TRAVELS = frozenset({"accept", "accept-encoding", "user-agent", "if-none-match"
 """Request headers that follow to another host. Any other may be a credential."""
 _BUSY = frozenset({408, 423, 425, 477})
 _ADVICE = "try again later"
+_MEDIA_TYPE = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,40}")
 
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked of a server: one request with all that is sent.
+    """What is asked of a server: one request with all that is sent. ``url`` is whole, with its query.
 
     ``same_origin`` keeps it on the origin of ``url``, for a request that carries a credential; without
     it redirects may lead to any allowed host, and headers that may be a credential do not go there.
@@ -47,10 +48,9 @@ class Call:
     """
 
     method: str
-    url: str
+    url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    query: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    json: Any = field(default=None, repr=False)
+    body: bytes | None = field(default=None, repr=False)
     same_origin: bool = True
     setting: str = "base_url"
 
@@ -102,8 +102,9 @@ def refusal(error: PipelineError, headers: Mapping[str, str], wait: float | None
 
 
 def content_type(headers: Mapping[str, str]) -> str:
-    """The media type of the body, lower case, without parameters."""
-    return headers.get("Content-Type", "").partition(";")[0].strip().lower()[:60]
+    """The media type of the body, lower case, without parameters; empty where there is none that can be one."""
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return kind if _MEDIA_TYPE.fullmatch(kind) else ""
 
 
 def http_date(text: str) -> datetime | None:
@@ -139,14 +140,13 @@ def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def _followed(session: requests.Session, call: Call, context: ReadContext, deadline: float) -> requests.Response:
     """The first response that is no redirect. Each redirect is checked like the first address."""
-    url, headers, query = call.url, dict(call.headers), call.query
+    url, headers = call.url, dict(call.headers)
     for _ in range(MAX_REDIRECTS + 1):
         context.requests += 1
         response = session.request(
             call.method,
             url,
-            params={name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items()},
-            json=call.json,
+            data=call.body,
             headers=headers,
             timeout=(min(10.0, deadline), min(60.0, deadline)),
             stream=True,
@@ -157,7 +157,7 @@ def _followed(session: requests.Session, call: Call, context: ReadContext, deadl
         onward = _onward(call, url, response)
         if not same_origin(url, onward):
             headers = {name: value for name, value in headers.items() if name.lower() in _TRAVELS}
-        url, query = onward, {}  # a redirect's address is whole
+        url = onward
     raise SourceRejected(f"{call.tried} redirects more than {MAX_REDIRECTS} times: set {call.setting} to the address it is to lead to")
 
 
@@ -174,15 +174,21 @@ def _onward(call: Call, url: str, response: requests.Response) -> str:
         raise ConfigurationError(f"{tried} and leads to an address that cannot be read: check {call.setting}") from None
     if call.same_origin and not kept:
         raise ConfigurationError(
-            f"{tried} and leads to {display_url(target)[:120]}: the credential is not sent to another host; "
+            f"{tried} and leads to {_host(target)}: the credential is not sent to another host; "
             f"set {call.setting} to where the API is, if that is it"
         )
     target = check_url(target, f"redirect from {display_url(url)}")
     if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-        raise ConfigurationError(f"{tried} and leads to {display_url(target)}, which is not encrypted: set {call.setting} to https://")
+        raise ConfigurationError(f"{tried} and leads to {_host(target)}, which is not encrypted: set {call.setting} to https://")
     if call.method != "GET" and response.status_code not in _SAME_METHOD:
         raise ContractBroken(f"{tried}: a {call.method} is not sent elsewhere as a GET")
     return target
+
+
+def _host(url: str) -> str:
+    """Scheme and host of an address that a server gave: its path is the server's own text."""
+    scheme, _, rest = display_url(url).partition("://")
+    return f"{scheme}://{rest.partition('/')[0][:120]}"
 
 
 def _failure(error: Exception, call: Call) -> PipelineError:

@@ -5,20 +5,21 @@ for its errors, the connection test). Does not belong here: what is true of HTTP
 (``readers.http``), and what one vendor does; that is a connector's.
 
 A connector builds a :class:`Client` with an :class:`Auth` value and an :class:`ErrorBody`, asks
-``client.pages(request, paginator)`` for responses, takes ``response.records(path)`` out of each, and
-hands the pages to :func:`batches`.
+``client.pages(request, paginator, total)`` for responses, takes ``response.records(path)`` out of each,
+and hands the pages to :func:`batches`.
 """
 
 from identity_pipeline.readers.rest.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth
 from identity_pipeline.readers.rest.client import RETRY_BUDGET, Client
 from identity_pipeline.readers.rest.error import GIVE_UP, ErrorBody, VendorError
-from identity_pipeline.readers.rest.message import Request, Response, chunks
-from identity_pipeline.readers.rest.paginator import CursorPaginator, KeysetPaginator, LinkPaginator, OffsetPaginator, Paginator
+from identity_pipeline.readers.rest.message import ITEM, Request, Response, fits
+from identity_pipeline.readers.rest.paginator import CursorPaginator, KeysetPaginator, LinkPaginator, OffsetPaginator, Paginator, Total
 from identity_pipeline.readers.rest.probe import check
-from identity_pipeline.readers.rest.record import Pages, Record, batches, joined
+from identity_pipeline.readers.rest.record import Pages, Record, batches
 
 __all__ = [
     "GIVE_UP",
+    "ITEM",
     "RETRY_BUDGET",
     "ApiKeyAuth",
     "Auth",
@@ -35,9 +36,9 @@ __all__ = [
     "Record",
     "Request",
     "Response",
+    "Total",
     "VendorError",
     "batches",
     "check",
-    "chunks",
-    "joined",
+    "fits",
 ]

@@ -1,15 +1,21 @@
 """The client: one request after the other to one API, page after page."""
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import requests
 
-from identity_pipeline.core.errors import ConfigurationError, ContractBroken, CredentialError, LimitExceeded, TruncatedBody
+from identity_pipeline.core.errors import (
+    ConfigurationError,
+    ContractBroken,
+    CredentialError,
+    LimitExceeded,
+    SourceRejected,
+    TruncatedBody,
+)
 from identity_pipeline.core.text import parse_json
 from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers.http import body, guard
@@ -17,15 +23,19 @@ from identity_pipeline.readers.http.exchange import Call, content_type, error_cl
 from identity_pipeline.readers.http.retry import Retry, Transient
 from identity_pipeline.readers.http.session import session
 from identity_pipeline.readers.rest.auth import Auth
-from identity_pipeline.readers.rest.error import VendorError, describe
-from identity_pipeline.readers.rest.message import Request, Response
-from identity_pipeline.readers.rest.paginator import Paginator
+from identity_pipeline.readers.rest.error import ErrorBody, VendorError, describe
+from identity_pipeline.readers.rest.message import REPORT, Request, Response
+from identity_pipeline.readers.rest.paginator import Paginator, Total
+from identity_pipeline.readers.rest.record import Record
 
 RETRY_BUDGET = 300.0
 """Seconds that failed exchanges and waits of one request may take together."""
 
 _REFUSAL_BYTES = 2**20
 _REMEMBERED = 100_000
+_LISTED = 3
+"""Times that a page is asked for until all it lists can be read: records may go between the two requests."""
+_LED_HERE = f"the page before led here, and what it gave is not accepted (any more): {REPORT}"
 
 
 @dataclass
@@ -47,10 +57,10 @@ class _Pace:
 class Client:
     """Asks one HTTP API for JSON.
 
-    ``errors`` reads a response, of status 200 too, and says in the vendor's words what is wrong with
-    it; None leaves it to the status. ``interval`` is the least time between two requests. One response may
-    take ``deadline`` seconds and hold ``max_bytes`` unpacked. A request that fails for a passing
-    reason is sent up to ``attempts`` times; failed exchanges and waits take ``retry_budget`` seconds at most.
+    ``errors`` reads a response, of status 200 too, and says what is wrong with it. ``interval`` is
+    the least time between two requests. One response may take ``deadline`` seconds and hold
+    ``max_bytes`` unpacked. A request that fails for a passing reason is sent up to ``attempts`` times;
+    failed exchanges and waits take ``retry_budget`` seconds at most.
 
     Raises:
         ConfigurationError: ``base_url`` is not an address we may ask.
@@ -59,7 +69,7 @@ class Client:
     base_url: str
     auth: Auth
     context: ReadContext
-    errors: Callable[[Response], VendorError | None] = lambda _: None
+    errors: ErrorBody = field(default_factory=ErrorBody)
     headers: Mapping[str, str] = field(default_factory=dict)
     interval: float = 0.0
     retry_budget: float = RETRY_BUDGET
@@ -74,25 +84,86 @@ class Client:
         guard.check_url(self.base_url, "base_url")
         object.__setattr__(self, "_pace", _Pace(self.interval))
 
-    def pages(self, request: Request, paginator: Paginator) -> Iterator[Response]:
+    def pages(self, request: Request, paginator: Paginator, total: Total | None = None) -> Iterator[Response]:
         """The responses from ``request`` on, as long as ``paginator`` names a next one.
 
+        With ``total`` they have to hold as many records as the first one says there are.
+
         Raises:
-            ContractBroken: the source leads back to a page that was read before.
+            ContractBroken: the source leads back to a page that was read before, no longer accepts
+                what it gave to get to a page, or ends early.
             PipelineError: as :meth:`send`.
         """
         seen: dict[int, None] = {}
         following: Request | None = request
+        read, expected = 0, None
         while following is not None:
-            seen[_identity(following)] = None
+            response = self._page(following, onward=bool(seen))
+            for asked in (following, response.request):  # two if a smaller page was asked for
+                seen[_identity(asked)] = None
             if len(seen) > _REMEMBERED:
                 del seen[next(iter(seen))]
-            response = self.send(following)
             self.context.pages += 1
+            if total:
+                read += len(response.records(total.records))
+                expected = response.number(total.at) if expected is None else expected
             following = paginator.next(response)
             yield response
             if following is not None and _identity(following) in seen:
-                raise ContractBroken(f"{response.tried} names as next page one that was read already: its paging goes in a circle")
+                raise ContractBroken(f"{response.tried} names as next page one that was read already, in a circle: {REPORT}")
+        if total and expected is not None:
+            self._reached(request, total, expected, read)
+
+    def _reached(self, request: Request, total: Total, expected: int, read: int) -> None:
+        """Compare what was read with what the source said; once more with what it says now, since records may have gone."""
+        if read < expected:
+            response = self._page(request, onward=False)
+            expected = min(expected, response.number(total.at))
+            if read < expected:
+                raise ContractBroken(f"{response.tried} says that there are {expected:,} records, but its pages held {read:,}: {REPORT}")
+        self.context.source_count = (self.context.source_count or 0) + expected
+
+    def lookup(self, page: Response, records: str, batch: Request, lift: str = "", key: str = "id") -> list[Record]:
+        """What ``page`` lists at ``records``, each as the answer to ``batch`` holds it there, whole and of one moment.
+
+        ``batch`` is sent with the keys as ``inputs`` of its body: ``[{key: …}, …]``. A key that the answer
+        lacks may have gone meanwhile: the page is then asked for again. An answer that is too large is
+        asked for in halves.
+
+        Raises:
+            ContractBroken: the source goes on listing a record that it does not give.
+            PipelineError: as :meth:`send`.
+        """
+        for attempt in range(_LISTED):
+            page = self.send(page.request) if attempt else page
+            listed = page.records(records)
+            keys = dict.fromkeys(str(record[key]) for record in listed if isinstance(record.get(key), str))
+            found = self._looked_up([{key: each} for each in keys], records, batch, lift)
+            keyless = [record for record in found if not isinstance(record.get(key), str)]  # one of those that seem to be missing
+            if len(keys.keys() - {record.get(key) for record in found}) <= len(keyless):
+                return [*found, *(record for record in listed if not isinstance(record.get(key), str))]
+        raise ContractBroken(f"{page.tried} lists records that {batch.path} does not give: {REPORT}")
+
+    def _looked_up(self, inputs: list[dict[str, str]], records: str, batch: Request, lift: str) -> list[Record]:
+        try:
+            return self.send(batch.put("body.inputs", inputs)).records(records, lift) if inputs else []
+        except LimitExceeded:
+            if len(inputs) == 1:
+                raise
+            half = len(inputs) // 2
+            return [record for part in (inputs[:half], inputs[half:]) for record in self._looked_up(part, records, batch, lift)]
+
+    def _page(self, request: Request, *, onward: bool) -> Response:
+        """The response to ``request``, or to one for a smaller page where that one is too large."""
+        while True:
+            try:
+                return self._send(request, onward=onward)
+            except LimitExceeded as error:
+                smaller = request.halved()
+                if smaller is None:
+                    raise
+                self.context.log(f"asking for smaller pages: {error}")
+                request = smaller
 
     def send(self, request: Request) -> Response:
         """The response to ``request``, asked for again while that may help.
@@ -108,14 +179,23 @@ class Client:
             ContractBroken: not JSON.
             ConfigurationError: the source leads to another host, or its certificate is not accepted.
         """
-        url, secret = self._url(request.path), self.auth.headers()
+        return self._send(request, onward=False)
+
+    def _send(self, request: Request, *, onward: bool) -> Response:
+        """As :meth:`send`; ``onward`` says that a page before led to this request, so that its refusal is a broken contract."""
+        url, secret = self._url(request.address), self.auth.headers()
         retry = Retry(self.context, self.retry_budget, self.attempts, self.random)
+
+        def attempt() -> Response:
+            return self._once(request, url, secret, onward=onward)
+
         try:
-            return retry(lambda: self._once(request, url, secret))
+            return retry(attempt)
         except CredentialError:
-            if self.auth.refresh() is None or (fresh := self.auth.headers()) == secret:
+            refused = secret
+            if self.auth.refresh() is None or (secret := self.auth.headers()) == refused:
                 raise
-        return retry(lambda: self._once(request, url, fresh))
+        return retry(attempt)
 
     def _url(self, path: str) -> str:
         """The address of ``path``, always on the origin of the base URL."""
@@ -125,24 +205,30 @@ class Client:
         except (ConfigurationError, ValueError):
             inside = False
         if not inside:
-            raise ContractBroken(f"the address of the next page leads away from {guard.display_url(self.base_url)}: nothing was sent there")
+            raise ContractBroken(
+                f"the address of the next page leads away from {guard.display_url(self.base_url)}: nothing was sent there; {REPORT}"
+            )
         return url
 
-    def _once(self, request: Request, url: str, secret: Mapping[str, str]) -> Response:
+    def _once(self, request: Request, url: str, secret: Mapping[str, str], *, onward: bool) -> Response:
         """The response to one exchange, if nothing is wrong with it."""
         if pause := self._pace.wait():
             self.context.throttled_seconds += pause
             self.context.sleep(pause)
         headers = {"Accept": "application/json", "User-Agent": "identity-pipeline", **self.headers, **secret, "Accept-Encoding": "gzip"}
-        call = Call(request.method, url, headers, request.query, request.body)
+        if request.content is not None:
+            headers["Content-Type"] = "application/json"
+        call = Call(request.method, url, headers, request.content)
         with exchange(self._session, call, self.context, self.deadline) as answered:
             response = Response(request, call.tried, answered.status_code, answered.headers, self._parsed(call, answered))
         found = self.errors(response)
         if found is None and response.status < 300:
-            return response
+            return replace(response, code=self.errors.code_of(response))
         found = found or VendorError()
         error = found.error or error_class(response.status, content_type(response.headers))
-        raise refusal(error(describe(response, found, error, secret)), response.headers, found.wait)
+        if onward and error is SourceRejected:
+            error, found = ContractBroken, replace(found, advice=found.advice or _LED_HERE)
+        raise refusal(error(describe(response, found, error)), response.headers, found.wait)
 
     def _parsed(self, call: Call, response: requests.Response) -> Any:
         """The parsed body. That of a refusal is None where it cannot be read: it must not hide the status."""
@@ -150,14 +236,14 @@ class Client:
         try:
             text = b"".join(body.bounded(body.stream(response, self.context), _REFUSAL_BYTES if refused else self.max_bytes))
             if kind and "json" not in kind:
-                raise ContractBroken(
-                    f"with {kind} instead of JSON: a gateway or a login page stands in between, or base_url leads elsewhere"
-                )
+                raise ContractBroken(f"with {kind} instead of JSON: a gateway or a login page stands in between")
             return _json(text)
         except LimitExceeded as error:
             if refused:
                 return None
-            raise LimitExceeded(f"{call.tried} answered {response.status_code}, but {error}: ask for smaller pages") from None
+            raise LimitExceeded(
+                f"{call.tried} answered {response.status_code}, but {error}, and no smaller page can be asked for: {REPORT}"
+            ) from None
         except ContractBroken as error:
             if refused:
                 return None
@@ -172,4 +258,4 @@ def _json(text: bytes) -> Any:
 
 
 def _identity(request: Request) -> int:
-    return hash(json.dumps([request.path, request.query, request.body], sort_keys=True, default=str))
+    return hash((request.address, request.content))

@@ -1,4 +1,8 @@
-"""What a refusal means in the vendor's own words."""
+"""What a refusal means: its status, the vendor's code for it, and phrases that we know.
+
+Nothing else of what a vendor says is shown anywhere. Its sentences quote what they are about, and
+that is persons.
+"""
 
 import math
 import re
@@ -14,10 +18,12 @@ from identity_pipeline.core.errors import (
     SourceRejected,
     SourceUnavailable,
 )
-from identity_pipeline.readers.rest.message import Response
+from identity_pipeline.readers.rest.message import REPORT, Response
 
 GIVE_UP = math.inf
 """As a wait: waiting is useless."""
+
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,59}")
 
 _ADVICE: dict[type[PipelineError], str] = {
     CredentialError: "the credential is wrong, expired or revoked: store a valid one, then run it again",
@@ -25,7 +31,7 @@ _ADVICE: dict[type[PipelineError], str] = {
     SourceRejected: "check base_url and the settings of this source",
     SourceUnavailable: "the source is busy or down: try again later",
     RateLimited: "the source asks us to slow down: try again later",
-    ContractBroken: "the API has changed or base_url leads elsewhere",
+    ContractBroken: REPORT,
 }
 
 
@@ -33,13 +39,14 @@ _ADVICE: dict[type[PipelineError], str] = {
 class VendorError:
     """What a vendor's response says went wrong. Everything is optional: the status alone gives a meaning.
 
-    ``code`` is the vendor's word for it, ``message`` its sentence, ``advice`` who does what next.
+    ``code`` is the vendor's word for it, ``phrases`` what its message says that we know, ``advice``
+    who does what next.
     ``error`` is the class of error where the status misleads. ``wait`` is how many seconds the
     vendor asks us to wait where no Retry-After says it; or :data:`GIVE_UP`.
     """
 
     code: str = ""
-    message: str = ""
+    phrases: str = ""
     advice: str = ""
     error: type[PipelineError] | None = None
     wait: float | None = None
@@ -50,20 +57,28 @@ class ErrorBody:
     """Where a vendor's error bodies hold their code and their message, and what some codes mean.
 
     ``code`` and ``message`` are dotted paths, the first that leads to something counts (a list is
-    read as its items). ``known`` is a vendor's code → what we know of it; such a code is an error with
-    status 200 too. Called with a response, it says what is wrong, or None.
+    read as its items). Of the message only what ``phrases``, a regular expression, finds is ever
+    shown. ``known`` is a vendor's code → what we know of it; such a code is an error with status 200 too.
+    Called with a response, it says what is wrong, or None.
     """
 
-    code: tuple[str, ...]
+    code: tuple[str, ...] = ()
     message: tuple[str, ...] = ()
     known: Mapping[str, VendorError] = field(default_factory=dict)
+    phrases: str = r"(?!)"
 
     def __call__(self, response: Response) -> VendorError | None:
         """What is wrong with ``response``, None if nothing that a code says."""
-        code = _first(response, self.code)
+        code = self.code_of(response)
         if response.status < 300 and code not in self.known:
             return None
-        return replace(self.known.get(code, VendorError()), code=code, message=_first(response, self.message))
+        said = (found[0] for found in re.finditer(self.phrases, _first(response, self.message)))
+        return replace(self.known.get(code, VendorError()), code=code, phrases=", ".join(dict.fromkeys(said))[:200])
+
+    def code_of(self, response: Response) -> str:
+        """The vendor's code, empty if there is none or it may be something else."""
+        code = _first(response, self.code)
+        return code if code in self.known or _CODE.fullmatch(code) else ""
 
 
 def _first(response: Response, paths: tuple[str, ...]) -> str:
@@ -76,19 +91,9 @@ def _first(response: Response, paths: tuple[str, ...]) -> str:
     return ""
 
 
-def describe(response: Response, found: VendorError, error: type[PipelineError], secrets: Mapping[str, str]) -> str:
+def describe(response: Response, found: VendorError, error: type[PipelineError]) -> str:
     """One sentence: what was tried, what came back, who does what next."""
-    code = f" {found.code}" if re.fullmatch(r"[\w.:-]{1,60}", found.code) else ""
-    said = f" ({quoted(found.message, secrets)})" if found.message else ""
+    code = f" {found.code}" if found.code else ""
+    said = f" ({found.phrases})" if found.phrases else ""
     advice = found.advice or _ADVICE.get(error, "look at the source")
     return f"{response.tried} answered {response.status}{code}{said}: {advice}"
-
-
-def quoted(text: str, secrets: Mapping[str, str]) -> str:
-    """A vendor's sentence, short, printable, without the credential and without what may be a person's."""
-    for value in secrets.values():
-        text = text.replace(value, "…").replace(value.rpartition(" ")[2], "…")
-    text = re.sub(r"[^\s@<>\"'(]+@[^\s@>\"')]+", "…@…", text)
-    text = re.sub(r"\+?\d[\d\s().-]{5,}\d|[\w-]{32,}", "…", text)
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= 200 else text[:199] + "…"

@@ -3,13 +3,14 @@
 None ends only where the vendor says it ends; a page that is short or empty is not the end.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 from identity_pipeline.core.errors import ContractBroken
-from identity_pipeline.readers.rest.message import Request, Response
+from identity_pipeline.readers.rest.message import REPORT, Request, Response
 
 
 class Paginator(Protocol):
@@ -18,6 +19,17 @@ class Paginator(Protocol):
     def next(self, response: Response) -> Request | None:
         """The next request, None after the last page."""
         ...
+
+
+@dataclass(frozen=True)
+class Total:
+    """Where a response says how many records there are in all, and where it holds its own: ``Total("total", "results")``.
+
+    That of the first page is the number of the whole: a later page may say how many are left.
+    """
+
+    at: str
+    records: str
 
 
 @dataclass(frozen=True)
@@ -34,19 +46,28 @@ class CursorPaginator:
 
     def next(self, response: Response) -> Request | None:
         """The next request, None after the last page."""
-        token = response.at(self.token)
+        token = _token(response, self.token)
         if not (self.more(response) if self.more else token):
             return None
         if not isinstance(token, str) or not token:
-            raise ContractBroken(f"{response.tried} says that there is another page, but gives no token at {self.token!r}")
+            raise ContractBroken(f"{response.tried} says that there is another page, but gives no token at {self.token!r}: {REPORT}")
         return response.request.put(self.into, str(token))
+
+
+def _token(response: Response, path: str) -> Any:
+    """The value at ``path``; where that is of the last record, of the last one that has it."""
+    records, last, key = path.partition(".-1.")
+    found = response.at(records) if last else None
+    backwards = range(1, len(found) + 1) if isinstance(found, list) else ()
+    return next((token for n in backwards if (token := response.at(f"{records}.-{n}.{key}"))), None) if last else response.at(path)
 
 
 @dataclass(frozen=True)
 class KeysetPaginator:
     """Records come in order of an integer key; the next request asks for those above the last one.
 
-    Nothing shifts when records come and go meanwhile, and no ceiling on a result set is met.
+    Nothing shifts when records come and go meanwhile, and no ceiling on a result set is met. A record
+    without such a key is passed over: it is a record of its page and nothing to go on from.
     """
 
     records: str
@@ -56,16 +77,16 @@ class KeysetPaginator:
 
     def next(self, response: Response) -> Request | None:
         """The next request, None after the last page."""
-        try:
-            found = [int(record[self.key]) for record in response.records(self.records)]
-        except (KeyError, TypeError, ValueError):
-            raise ContractBroken(f"{response.tried} answered a record without a whole number as {self.key!r}") from None
+        keys = [str(record.get(self.key, "")) for record in response.records(self.records)]
+        found = [int(key) for key in keys if re.fullmatch(r"[0-9]{1,18}", key)]
         if any(after <= before for before, after in pairwise(found)):
-            raise ContractBroken(f"{response.tried} answered records that are not in order of {self.key!r}, as was asked")
+            raise ContractBroken(f"{response.tried} answered records that are not in order of {self.key!r}, as was asked: {REPORT}")
         if not self.more(response):
             return None
         if not found:
-            raise ContractBroken(f"{response.tried} says that there is another page, but this one is empty")
+            raise ContractBroken(
+                f"{response.tried} says that there is another page, but no record of this one has a whole number as {self.key!r}: {REPORT}"
+            )
         return response.request.put(self.into, str(found[-1]))
 
 
@@ -91,10 +112,10 @@ class OffsetPaginator:
 
     def next(self, response: Response) -> Request | None:
         """The next request, None after the last page."""
-        try:
-            total = int(response.at(self.total))
-        except (TypeError, ValueError):
-            raise ContractBroken(f"{response.tried} answered without a number at {self.total!r}") from None
-        read = len(response.records(self.records))
+        total, read = response.number(self.total), len(response.records(self.records))
         offset = int(response.request.query.get(self.into.partition(".")[2], 0)) + read
-        return response.request.put(self.into, offset) if read and offset < total else None
+        if offset >= total:
+            return None
+        if not read:
+            raise ContractBroken(f"{response.tried} says that there are {total:,} records, but gives none after {offset:,}: {REPORT}")
+        return response.request.put(self.into, offset)

@@ -1,4 +1,4 @@
-"""Records out of responses: joined, gathered into batches."""
+"""Records out of responses, gathered into batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,17 +13,6 @@ CELLS = 1_000_000
 
 Record = dict[str, Any]
 Pages = Iterator[Sequence[Record]]
-
-
-def joined(parts: Iterable[Sequence[Record]], key: str = "id") -> list[Record]:
-    """Records that were asked for several times, each time with other fields, as one each.
-
-    A record that one part does not have went while we asked: it is left out, never kept half.
-    """
-    first, *others = ({record[key]: record for record in part} for part in parts)
-    for other in others:
-        first = {name: record | other[name] for name, record in first.items() if name in other}
-    return list(first.values())
 
 
 def batches(pages: Iterable[Sequence[Record]], window: Window) -> Iterator[pa.Table]:

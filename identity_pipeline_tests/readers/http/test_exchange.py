@@ -75,7 +75,7 @@ def test_five_redirects_are_followed_and_no_more(server: FileServer, authority: 
 
 def test_the_query_of_a_call_does_not_follow_it(server: FileServer, authority: Authority) -> None:
     with FaultProxy(server.url, tls=authority.context()).plan([redirect("/file?page=2")]) as proxy:
-        with exchange(session(), Call("GET", proxy.url + "/start", query={"page": 2, "all": True}), ReadContext(), 10):
+        with exchange(session(), Call("GET", proxy.url + "/start?page=2&all=true"), ReadContext(), 10):
             pass
         assert [path for _, path in proxy.requests] == ["/start?page=2&all=true", "/file?page=2"]
 
