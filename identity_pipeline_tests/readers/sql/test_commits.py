@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -286,7 +287,7 @@ def test_a_large_table_is_scanned_where_the_mark_cannot_be_held_back(
 @pytest.fixture(scope="module")
 def preparing() -> Iterator[str]:
     """A server of its own that takes prepared transactions."""
-    place = clusters.place("identity-tests-preparing-")
+    place = clusters.place(f"identity-tests-{os.getpid()}-preparing-")  # a name by which it is found should this process be killed
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(embedded._SETTINGS, "max_prepared_transactions", "5")
         patch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
