@@ -282,6 +282,9 @@ class FileConnector(Connector):
         "False if the first row is a record: the columns are column_1, column_2, … then.",
         default=True,
     )
+    skip_lines: int = setting(
+        "Lines above the header that do not belong to the table.", default=0, ge=0, le=1000
+    )
     cursor_format: str = setting(
         "How the cursor column writes time, as for strptime: %d.%m.%Y %H:%M. Empty: ISO 8601.",
         default="",
@@ -322,6 +325,7 @@ class FileConnector(Connector):
             self.quote,
             self.escape or None,
             self.header,
+            self.skip_lines,
         )
 
 

@@ -198,6 +198,36 @@ def test_customary_headers_feed_the_canonical_fields(server: FileServer) -> None
     ]  # fmt: skip
 
 
+EXPORTS = {
+    "outlook": b"ID,First Name,Last Name,E-mail Address,Business Phone\n1,Ann,Lee,a@lee-family.net,+49 30 901820\n",
+    "google": b"id,Given Name,Family Name,E-mail 1 - Value,Phone 1 - Value\n"
+    b"1,Ann,Lee,a@lee-family.net ::: b@lee-family.net,+49 30 901820 ::: +49 30 901821\n",
+    "hubspot": b"Record ID,First Name,Last Name,Email,Mobile Phone Number\n1,Ann,Lee,a@lee-family.net,+49 30 901820\n",
+    "mailchimp": b"LEID,FNAME,LNAME,Email Address,PHONE\n1,Ann,Lee,a@lee-family.net,30901820.0\n",
+    "salesforce": b"ID,FIRSTNAME,LASTNAME,EMAILADDRESS,MOBILEPHONE,ISDELETED\n1,Ann,Lee,a@lee-family.net,+49 30 901820,0\n",
+    "customers": b"CUSTOMERID,FIRSTNAME,LASTNAME,EMAIL,HOMEPHONE\n1,Ann,Lee,a@lee-family.net,+49 30 901820\n",
+    "thunderbird": b"ID,First Name,Last Name,Primary Email,Work Phone\n1,Ann,Lee,a@lee-family.net,+49 30 901820\n",
+    "a quote apart": b'"id", "first name", "last name", "mail", "tel"\n1, "Ann", "Lee", "a@lee-family.net", "+49 30 901820"\n',
+}
+
+
+@pytest.mark.parametrize("body", EXPORTS.values(), ids=EXPORTS)
+def test_an_export_is_understood_without_a_mapping(server: FileServer, body: bytes) -> None:
+    server.put(PATH, body)
+    found, _ = load(CsvUrl(url=server.url + PATH), window())
+    assert any(field in found.columns for field in HEADERS.external_id)
+    (row,) = canonicalise(pa.Table.from_pandas(found, preserve_index=False), HEADERS, default_region="DE").to_pylist()
+    assert [row[field] for field in ("email", "phone", "first_name", "last_name", "deleted")] == [
+        "a@lee-family.net", "+4930901820", "Ann", "Lee", False,
+    ]  # fmt: skip
+
+
+def test_lines_above_the_header_are_a_setting(server: FileServer) -> None:
+    server.put(PATH, b"Contacts of today\nid,name\n1,Ann\n")
+    found, _ = load(CsvUrl(url=server.url + PATH, skip_lines=1), window())
+    assert found.to_dict("records") == [{"id": "1", "name": "Ann"}]
+
+
 def test_spellings_hold_the_usual_ones_and_none_twice() -> None:
     found = spellings("email_address")
     assert {

@@ -10,9 +10,9 @@ store is one module beside ``https``, with the three methods of the protocol.
 """
 
 from identity_pipeline.readers.files.csv import Dialect
-from identity_pipeline.readers.files.https import HttpsStore
+from identity_pipeline.readers.files.https import HttpsStore, is_signed
 from identity_pipeline.readers.files.read import MAX_BYTES, RETRY_BUDGET, check, read_files
 from identity_pipeline.readers.files.store import Content, Entry, Store
 from identity_pipeline.readers.names import HEADERS
 
-__all__ = ["HEADERS", "MAX_BYTES", "RETRY_BUDGET", "Content", "Dialect", "Entry", "HttpsStore", "Store", "check", "read_files"]
+__all__ = ["HEADERS", "MAX_BYTES", "RETRY_BUDGET", "Content", "Dialect", "Entry", "HttpsStore", "Store", "check", "is_signed", "read_files"]

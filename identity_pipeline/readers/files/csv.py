@@ -2,10 +2,13 @@
 
 Nothing is guessed twice and nothing is dropped. An empty cell is null, quoted or not: most writers
 quote without meaning. Blank lines and rows of empty cells hold no record. A row with too few cells
-is filled with nulls. One with too many, with text after a closing quote, or with a cell above
-:data:`MAX_FIELD` carries its reason in :data:`~identity_pipeline.core.fieldmap.REJECTED`; line
-numbers are those an editor shows. A fault of quoting that spans lines stops the read: nobody can
-say which records it swallowed.
+is filled with nulls. One with too many (even if they are empty: its others may have moved, unless
+all rows of the file end so), with text after a closing quote, with bytes that are not of its
+encoding, or with a cell above :data:`MAX_FIELD` carries its reason in
+:data:`~identity_pipeline.core.fieldmap.REJECTED`; line numbers are those an editor shows. A fault
+of quoting that spans lines stops the read: nobody can say which records it swallowed.
+
+A file without rows gives one table without rows, so that its header can be judged.
 
 Arrow parses every stretch of the file that is strictly well-formed, Python's ``csv`` the others;
 the outcome is the same.
@@ -16,7 +19,9 @@ import csv
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -29,10 +34,14 @@ from identity_pipeline.core.errors import ConfigurationError, LimitExceeded, Sou
 from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.text import to_json
 from identity_pipeline.core.window import ReadContext
-from identity_pipeline.readers.files.encoding import Utf8, as_utf8, codec, line_breaks
+from identity_pipeline.readers.files import ids
+from identity_pipeline.readers.files.content import HEAD, TAIL, demand_printable, demand_text
+from identity_pipeline.readers.files.encoding import INVALID, INVALID_UTF8, Utf8, as_utf8, codec, line_breaks, shown
 
 EXTRA = "_extra"
 """Field of a rejected record that holds the cells beyond the header, as a JSON list."""
+ROW = "_row"
+"""Field of a rejected record that holds its row as it stands in the file (of a long one the beginning)."""
 MAX_COLUMNS = 2_000
 MAX_FIELD = 1_000_000
 """Characters of one cell."""
@@ -41,16 +50,12 @@ _BLOCK = 8 * 2**20
 _MAX_RECORD = 32 * 2**20
 _KEPT = 1_000
 """Characters that are kept of a cell that is too large."""
+_ROW_KEPT = 100_000
+_SAMPLE = 2**20
+_SAMPLED_ROWS = 100
 
 _DELIMITERS = ",;\t|"
-_OTHER_FORMATS = (
-    (b"PK\x03\x04", "a ZIP archive or an Excel workbook"),
-    (b"\xd0\xcf\x11\xe0", "an Excel workbook"),
-    (b"%PDF", "a PDF document"),
-    (b"PAR1", "a Parquet file"),
-    (b"SQLite format 3", "a SQLite database"),
-)
-_HTML = re.compile(rb"\s*<(!doctype html|html|head|body)\b", re.IGNORECASE)
+_SEP = r'"?sep=([\x01-\x09\x0b\x0c\x0e-\x7f])"?(?:\r\n|\r|\n|\Z)'
 _INVISIBLE = re.compile("[\ufeff\u200b-\u200f\u2060\u00ad]")
 
 
@@ -59,7 +64,8 @@ class Dialect:
     r"""How a file is written. What is None is found out: the delimiter among ``, ; tab |``, the encoding by rule.
 
     ``quote`` empty means that nothing is quoted. ``escape`` is a character that takes the meaning
-    off the next one (``\\``), beside doubled quotes. ``fallback_encoding`` is tried when the bytes
+    off the next one (``\\``), beside doubled quotes. ``skip_lines`` lines stand above the header.
+    ``fallback_encoding`` is tried when the bytes
     are not UTF-8 and nothing declares what they are.
 
     Raises:
@@ -71,6 +77,7 @@ class Dialect:
     quote: str = '"'
     escape: str | None = None
     header: bool = True
+    skip_lines: int = 0
     fallback_encoding: str = "cp1252"
 
     def __post_init__(self) -> None:
@@ -106,18 +113,14 @@ def read_csv(
         LimitExceeded: more than :data:`MAX_COLUMNS` columns, or a record without end.
     """
     file.seek(0)
-    head = file.read(1024)
-    if _HTML.match(head):
-        raise SourceRejected(
-            f"{name} is a web page instead of a file: it needs a login, or the address is that of a page with a link to the file"
-        )
-    for magic, what in _OTHER_FORMATS:
-        if head.startswith(magic):
-            raise SourceRejected(f"{name} is {what}, not CSV: export it as CSV")
+    head = file.read(HEAD)
+    file.seek(max(0, file.seek(0, io.SEEK_END) - TAIL))
+    demand_text(head, file.read(), name)
     utf8 = as_utf8(file, context, declared=dialect.encoding, reported=charset, fallback=dialect.fallback_encoding, name=name)
+    demand_printable(utf8.sample(HEAD)[0], name)
     for table in _Parse(utf8, dialect, context, name).tables():
-        for start in range(0, table.num_rows, MAX_ROWS):
-            yield table.slice(start, MAX_ROWS)
+        for start in range(0, max(1, table.num_rows), MAX_ROWS):
+            yield ids.read_as_meant(table.slice(start, MAX_ROWS), context, name)
 
 
 def field_names(cells: Iterable[str]) -> list[str]:
@@ -131,7 +134,7 @@ def field_names(cells: Iterable[str]) -> list[str]:
         if base.startswith("@identity."):
             base = base[1:]
         name, copy = base, 1
-        while name in names or name == EXTRA:
+        while name in names or name in {EXTRA, ROW}:
             copy += 1
             name = f"{base}_{copy}"
         names[name] = None
@@ -151,16 +154,25 @@ class _Parse:
         """Tables of some megabytes each, in the file's order."""
         self._more()
         announced = self._announced()
+        for _ in range(self._dialect.skip_lines):
+            self._take_line()
+        announced = announced or (self._dialect.skip_lines and self._announced()) or None
+        self._sample, self._sample_whole = self._source.sample(_SAMPLE)
+        self._sample = re.sub(rf"\A(?:{_SEP})?(?:[^\r\n]*(?:\r\n|\r|\n)){{{self._dialect.skip_lines}}}(?:{_SEP})?", "", self._sample)
         self._delimiter = self._dialect.delimiter or announced or self._likeliest()
+        self._options = self._dialect.options(self._delimiter)
+        self._options["skipinitialspace"] = self._spaced = self._is_spaced()
         self._names = self._header()
+        self._habit = self._surplus()
         signs = [self._delimiter, *self._dialect.quote]
-        self._arrow = self._dialect.escape is None and all(sign.isascii() for sign in signs)
+        self._arrow = self._dialect.escape is None and not self._spaced and all(sign.isascii() for sign in signs)
+        yielded = not self._names
         while True:
             # a whole block beside the rest: Arrow wants long stretches
             if len(self._pending) < _BLOCK:
                 self._more()
             if not self._pending:
-                return
+                break
             cut = len(self._pending) if self._end else self._boundary()
             table = self._fast(self._pending[:cut]) if self._arrow else None
             if table is not None:
@@ -177,7 +189,10 @@ class _Parse:
                     self._more()
             self._take(cut)
             if table is not None and table.num_rows:
+                yielded = True
                 yield table
+        if not yielded:
+            yield _table(self._names, [], {})
 
     def _more(self) -> None:
         block = b"" if self._end else self._source.read()
@@ -188,9 +203,17 @@ class _Parse:
         self._line += line_breaks(self._pending[:length])
         self._pending = self._pending[length:]
 
+    def _take_line(self) -> None:
+        """Leave out one line, however long it is."""
+        while not (found := re.search(rb"\r\n|\r(?!\Z)|\n", self._pending)) and not self._end:
+            self._more()
+        self._take(found.end() if found else len(self._pending))
+
     def _announced(self) -> str | None:
         """The delimiter that Excel's first line ``sep=;`` names. The line is taken."""
-        found = re.match(rb'"?sep=([\x01-\x09\x0b\x0c\x0e-\x7f])"?(\r\n|\r|\n|\Z)', self._pending)
+        while len(self._pending) < len('"sep=;"\r\n') and not self._end:
+            self._more()
+        found = re.match(_SEP.encode(), self._pending)
         if not found:
             return None
         self._take(found.end())
@@ -198,30 +221,63 @@ class _Parse:
 
     def _likeliest(self) -> str:
         """The delimiter that gives most of the first records as many cells as the first has, more than one."""
-        sample = self._pending[: 2**20].decode("utf-8", "ignore")
-        whole = self._end and len(self._pending) <= 2**20
         best, score = ",", (0.0, 1)
         for delimiter in _DELIMITERS:
             if delimiter in {self._dialect.quote, self._dialect.escape}:
                 continue
-            counts = []
-            for cells in csv.reader(io.StringIO(sample, newline=""), **self._dialect.options(delimiter)):
-                if len(counts) > 100:
-                    break
-                if cells:
-                    counts.append(len(cells))
-            if len(counts) > 1 and len(counts) <= 100 and not whole:
-                counts.pop()
+            counts = [len(cells) for cells in self._sampled(self._sample, self._dialect.options(delimiter))]
             if counts and counts[0] > 1 and (found := (counts.count(counts[0]) / len(counts), counts[0])) > score:
                 best, score = delimiter, found
         return best
+
+    def _sampled(self, sample: str, options: dict[str, Any]) -> list[list[str]]:
+        """The first records, without the last one if it may be cut."""
+        rows = []
+        for cells in csv.reader(io.StringIO(sample, newline=""), **options):
+            if len(rows) > _SAMPLED_ROWS:
+                return rows
+            if cells:
+                rows.append(cells)
+        return rows if self._sample_whole or len(rows) < 2 else rows[:-1]
+
+    def _is_spaced(self) -> bool:
+        """True if quotes stand apart from their delimiters (``1, "Lee, Ann"``), and most of such records are well-formed so."""
+        quote = self._dialect.quote
+        if not quote or self._delimiter == " " or not re.search(rf"{re.escape(self._delimiter)} +{re.escape(quote)}", self._sample):
+            return False
+        close = self._sampled(self._sample, self._options)
+        odd = sum(any(re.match(rf" +{re.escape(quote)}", cell) for cell in cells) for cells in close)
+        apart, faults = [], 0
+        reader = csv.reader(io.StringIO(self._closed(self._sample), newline=""), **self._options, strict=True, skipinitialspace=True)
+        while len(apart) <= _SAMPLED_ROWS:
+            try:
+                apart.append(next(reader))
+            except StopIteration:
+                break
+            except csv.Error:
+                faults += 1
+        even = [sum(len(cells) == len(rows[0]) for cells in rows if cells) / len(rows) for rows in (apart, close) if rows]
+        return faults * 2 < odd and len(even) == 2 and even[0] >= even[1]
+
+    def _closed(self, text: str) -> str:
+        """``text`` without blanks between a closing quote and what ends its cell."""
+        quote = re.escape(self._dialect.quote)
+        return re.sub(rf"({quote}) +(?={re.escape(self._delimiter)}|[\r\n]|\Z)", r"\1", text)
+
+    def _surplus(self) -> int:
+        """How many empty cells stand beyond the header in (nearly) every row: then they are the file's way to end a row."""
+        width = len(self._names)
+        rows = self._sampled(self._sample, self._options)[self._dialect.header :]
+        beyond = Counter(len(cells) - width for cells in rows if any(cells) and not any(cells[width:]))
+        (count, times), *_ = beyond.most_common(1) or [(0, 0)]
+        return count if count > 0 and len(rows) > 1 and times >= 0.9 * len(rows) else 0
 
     def _header(self) -> list[str]:
         """Names of the columns. The header's line is taken."""
         while True:
             text = self._pending.decode("utf-8", "ignore")
             stream = io.StringIO(text, newline="")
-            reader = csv.reader(stream, **self._dialect.options(self._delimiter), strict=True)
+            reader = csv.reader(stream, **self._options, strict=True)
             try:
                 cells = next((cells for cells in reader if any(cell.strip() for cell in cells)), None)
             except csv.Error as error:
@@ -248,7 +304,7 @@ class _Parse:
         if not self._dialect.header:
             return field_names("" for _ in cells)
         self._take(len(text[: stream.tell()].encode()))
-        return field_names(cells)
+        return field_names(map(shown, cells))
 
     def _boundary(self) -> int:
         """Where the last whole record of ``_pending`` ends, if its quoting is well-formed; 0 if none does."""
@@ -285,6 +341,8 @@ class _Parse:
         # Arrow would take a value's first character for a byte order mark
         if not text or text.startswith(codecs.BOM_UTF8) or not self._well_formed(text):
             return None
+        if self._source.damaged and any(mark in text for mark in INVALID_UTF8):
+            return None
         quote = self._dialect.quote
         try:
             table = arrow_csv.read_csv(
@@ -313,9 +371,9 @@ class _Parse:
             pending = pending[: max(pending.rfind(b"\n"), pending.rfind(b"\r", 0, len(pending) - 1)) + 1]
         text = pending.decode()
         stream = io.StringIO(text, newline="")
-        reader = csv.reader(stream, **self._dialect.options(self._delimiter), strict=True)
+        reader = csv.reader(stream, **self._options, strict=True)
         rows: list[list[str]] = []
-        rejected: dict[int, tuple[str, str | None]] = {}
+        rejected: dict[int, tuple[str, str | None, str]] = {}
         at = 0
         while True:
             line = self._line + reader.line_num
@@ -328,24 +386,32 @@ class _Parse:
                 ended = "unexpected end" in str(error)
                 if ended and not self._end:
                     break
-                self._demand_one_line(line, text[at : stream.tell()], ended)
-                cells = self._lenient(text[at : stream.tell()])
-                reason = (
-                    f"unclosed_quote: line {line} ends inside a quote"
-                    if ended
-                    else f"stray_quote: line {line} has text after a closing quote"
-                )
-                self._suspect = True
+                cells, reason = self._faulty(line, text[at : stream.tell()], ended)
             last = stream.tell() == len(text) and self._end and not text.endswith(("\n", "\r"))
-            at = stream.tell()
+            raw, at = text[at : stream.tell()], stream.tell()
             if not any(cells) or (len(cells) == 1 < len(self._names) and not cells[0].strip()):
                 continue
+            if self._source.damaged and INVALID.search(raw):
+                reason = reason or f"not_utf8: line {line} holds bytes that are not UTF-8"
+                cells = [shown(cell) for cell in cells]
             row, fault, extra = self._fitted(cells, line, last)
             if fault := reason or fault:
-                rejected[len(rows)] = fault, extra
+                rejected[len(rows)] = fault, extra, shown(raw.rstrip("\r\n")[:_ROW_KEPT])
             rows.append(row)
         used = len(text[:at].encode())
         return (_table(self._names, rows, rejected) if rows else None), used
+
+    def _faulty(self, line: int, raw: str, ended: bool) -> tuple[list[str], str | None]:
+        """The cells of a record whose quoting is at fault, as far as they can be made out, and what is wrong."""
+        if self._spaced:
+            with suppress(csv.Error):
+                found = list(csv.reader(io.StringIO(self._closed(raw), newline=""), **self._options, strict=True))
+                if len(found) == 1:
+                    return found[0], None
+        self._demand_one_line(line, raw, ended)
+        self._suspect = True
+        reason = f"unclosed_quote: line {line} ends inside a quote" if ended else f"stray_quote: line {line} has text after a closing quote"
+        return self._lenient(raw), reason
 
     def _demand_one_line(self, line: int, raw: str, ended: bool) -> None:
         """Stop the read if a fault of quoting spans lines."""
@@ -363,38 +429,39 @@ class _Parse:
 
     def _lenient(self, raw: str) -> list[str]:
         """The cells of a line with a fault, as far as they can be made out."""
-        return next(csv.reader(io.StringIO(raw, newline=""), **self._dialect.options(self._delimiter)), [])
+        return next(csv.reader(io.StringIO(raw, newline=""), **self._options), [])
 
     def _fitted(self, cells: list[str], line: int, last: bool) -> tuple[list[str], str | None, str | None]:
         """One cell for each column, why the record is rejected, and the cells that found no column."""
         width, count, reason = len(self._names), len(cells), None
         extra = cells[width:]
-        if count > width and any(extra):
+        usual = count in {width, width + self._habit}
+        if count > width and (any(extra) or not usual):
             reason = f"extra_cells: line {line} has {count} cells, the header has {width}"
-        elif self._suspect and count != width:
+        elif self._suspect and not usual:
             reason = f"after_stray_quote: line {line} has {count} cells, the header has {width}, and a quote before it is at fault"
         elif count < width and last:
             reason = f"cut_off: line {line}, the last one, breaks off after {count} of {width} cells"
         elif count < width:
             self._context.warn(f"{self._name}: rows with fewer cells than the header were filled with nulls")
-        self._suspect = self._suspect and count != width
+        self._suspect = self._suspect and not usual
         row = [*cells[:width], *[""] * (width - count)]
         for number, cell in enumerate(cells):
             if len(cell) > MAX_FIELD:
                 reason = f"field_too_large: cell {number + 1} of line {line} has {len(cell):,} characters, the limit is {MAX_FIELD:,}"
                 if number < width:
                     row[number] = cell[:_KEPT]
-        kept = to_json([cell[:_KEPT] if len(cell) > MAX_FIELD else cell for cell in extra]) if reason and any(extra) else None
+        kept = to_json([cell[:_KEPT] if len(cell) > MAX_FIELD else cell for cell in extra]) if reason and extra else None
         return row, reason, kept
 
 
-def _table(names: list[str], rows: list[list[str]], rejected: dict[int, tuple[str, str | None]]) -> pa.Table:
-    columns = {
-        name: pa.array([cell or None for cell in cells], pa.string()) for name, cells in zip(names, zip(*rows, strict=True), strict=True)
-    }
+def _table(names: list[str], rows: list[list[str]], rejected: dict[int, tuple[str, str | None, str]]) -> pa.Table:
+    cells = zip(*rows, strict=True) if rows else [()] * len(names)
+    columns = {name: pa.array([cell or None for cell in column], pa.string()) for name, column in zip(names, cells, strict=True)}
     if rejected:
-        columns[REJECTED] = pa.array([rejected[i][0] if i in rejected else None for i in range(len(rows))], pa.string())
-        columns[EXTRA] = pa.array([rejected[i][1] if i in rejected else None for i in range(len(rows))], pa.string())
+        notes = [rejected.get(i, (None, None, None)) for i in range(len(rows))]
+        for name, column in zip((REJECTED, EXTRA, ROW), zip(*notes, strict=True), strict=True):
+            columns[name] = pa.array(column, pa.string())
     return pa.table(columns)
 
 

@@ -1,4 +1,12 @@
-"""The file at one https address. Whether it changed is asked with the request for it."""
+"""The file at one https address. Whether it changed is asked with the request for it.
+
+Only what proves the same bytes counts (RFC 9110, 8.8): a strong entity tag; or the date of the last
+modification together with the length, compared here for equality. If-Modified-Since is not sent:
+it asks for what is newer, and a file that was put back with an older date is not. A date that the
+answer's own Date follows by less than :data:`SETTLED` is weak (8.8.2.2: the file may have changed
+twice in that second, or two clocks differ), and so is then a tag, which many servers make of it.
+What has no such proof is downloaded and compared by its bytes.
+"""
 
 import hashlib
 import re
@@ -6,14 +14,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
+from urllib.parse import parse_qsl, urlsplit
 
 import requests
 
 from identity_pipeline.core.errors import ConfigurationError, ContractBroken, SourceRejected, TryLater
 from identity_pipeline.core.window import ReadContext
+from identity_pipeline.readers.files.link import file_address
 from identity_pipeline.readers.files.store import Content, Entry
 from identity_pipeline.readers.http import body
-from identity_pipeline.readers.http.exchange import Call, content_type, error_class, exchange, refusal
+from identity_pipeline.readers.http.exchange import Call, content_type, error_class, exchange, http_date, refusal
 from identity_pipeline.readers.http.guard import check_url, display_url
 from identity_pipeline.readers.http.session import session
 
@@ -22,8 +32,8 @@ DEADLINE = 900.0
 
 # packed on the way, a body's length is no proof that it is whole; most servers comply
 _HEADERS = {"User-Agent": "identity-pipeline", "Accept": "text/csv, */*", "Accept-Encoding": "identity"}
-_CONDITIONS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
-"""What shows that content is another → the header that asks for another one only."""
+SETTLED = 60.0
+"""Seconds after its last change from which on a file's date proves what it holds."""
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _DOCUMENTS = frozenset({"application/json", "application/xml", "text/xml"})
 _ADVICE = {
@@ -32,24 +42,20 @@ _ADVICE = {
     404: "there is no such file: correct the address",
     410: "the file is gone: correct the address, or renew it if it was signed and has expired",
 }
-_LINKS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (
-        re.compile(r"(https://docs\.google\.com/spreadsheets/d/[\w-]+)/(?:edit|view)\b[^#]*(?:#gid=(\d+).*)?"),
-        r"\1/export?format=csv&gid=\2",
-    ),
-    (re.compile(r"https://drive\.google\.com/file/d/([\w-]+)(?:/view|/edit)?\b.*"), r"https://drive.google.com/uc?export=download&id=\1"),
-    (re.compile(r"(https://www\.dropbox\.com/.*[?&])dl=0(.*)"), r"\1dl=1\2"),
-    (re.compile(r"https://github\.com/([\w.-]+/[\w.-]+)/blob/(.*)"), r"https://raw.githubusercontent.com/\1/\2"),
+_SIGNS = re.compile(
+    r"signature|token|secret|passw|api[-_]?key|access[-_]?key|credential|(?:^|[-_.])(?:sig|hmac|jwt|auth|pwd|sas)(?:$|[-_.])"
 )
-"""Pages that show a file → the address of the file itself."""
+"""Names of parameters that let in whoever has the address."""
 
 
-def file_address(url: str) -> str:
-    """The address of the file behind a page of Google Drive, Google Sheets, Dropbox or GitHub that shows it."""
-    for page, file in _LINKS:
-        if found := page.fullmatch(url):
-            return found.expand(file).removesuffix("&gid=")
-    return url
+def is_signed(url: str) -> bool:
+    """True if the address itself opens the file: its query, or a user before its host, holds a signature, token or password."""
+    try:
+        parts = urlsplit(url)
+        named = parse_qsl(parts.query) + parse_qsl(parts.fragment)
+    except ValueError:
+        return False
+    return "@" in parts.netloc or any(_SIGNS.search(name.lower()) or value.startswith("eyJ") for name, value in named)
 
 
 @dataclass(frozen=True)
@@ -96,13 +102,17 @@ class HttpsStore:
             TruncatedBody: the body broke off.
             ContractBroken: it is packed in a way that was not asked for.
         """
-        condition = self._condition(known)
-        call = Call("GET", self.url, _HEADERS | condition, same_origin=False, setting="the address")
+        tag = self._tag(known)
+        call = Call("GET", self.url, _HEADERS | ({"If-None-Match": tag} if tag else {}), same_origin=False, setting="the address")
         with session() as connections, exchange(connections, call, self.context, self.deadline) as response:
-            if condition and response.status_code == requests.codes.not_modified:
+            if tag and response.status_code == requests.codes.not_modified and response.headers.get("ETag", tag) == tag:
                 yield None
                 return
             _demand_file(call, response)
+            version = self._version(response.headers)
+            if known and version == known:
+                yield None
+                return
             try:
                 chunks = body.stream(response, self.context)
             except ContractBroken as error:
@@ -111,16 +121,25 @@ class HttpsStore:
                 self.context.warn(f"length_not_verified: {entry.name} is sent without its length, so that a cut goes unseen")
             length = response.headers.get("Content-Length", "")
             size = int(length) if length.isdecimal() else None
-            yield Content(chunks, self._version(response.headers), size, _charset(response))
+            yield Content(chunks, version, size, _charset(response))
 
     def _version(self, headers: Mapping[str, str]) -> str:
-        return next((f"{self._fingerprint} {name} {headers[name]}" for name in _CONDITIONS if headers.get(name)), "")
+        """What proves that content is the same; empty if nothing does."""
+        tag, modified, length = (headers.get(name, "") for name in ("ETag", "Last-Modified", "Content-Length"))
+        if modified:
+            date = headers.get("Date", "")
+            changed, now = http_date(modified), http_date(date) if date.count(",") < 2 else None  # two dates are none
+            if changed is None or now is None or (now - changed).total_seconds() < SETTLED:
+                return ""
+        if tag and not tag.startswith("W/"):
+            return f"{self._fingerprint} ETag {tag}"
+        return f"{self._fingerprint} Last-Modified {length or '-'} {modified}" if modified else ""
 
-    def _condition(self, version: str) -> dict[str, str]:
-        """Headers that ask for content of another version than this one of the same address."""
+    def _tag(self, version: str) -> str:
+        """The entity tag in a version of this same address."""
         fingerprint, _, validator = version.partition(" ")
         name, _, value = validator.partition(" ")
-        return {_CONDITIONS[name]: value} if fingerprint == self._fingerprint else {}
+        return value if fingerprint == self._fingerprint and name == "ETag" else ""
 
     @property
     def _fingerprint(self) -> str:

@@ -73,13 +73,16 @@ def changed_files(
             found = retry(partial(_spooled, store, entry, known.version, max_bytes))
         if found is None:
             context.files[entry.name] = known.text
+            context.log(f"{entry.name}: unchanged since {known.since or 'the last load'}, left out")
             continue
         with found.file:
             if found.sha256 == known.sha256:  # a version may change without the content: the hash is the truth
                 context.files[entry.name] = replace(known, version=found.version).text
+                context.log(f"{entry.name}: the same bytes since {known.since or 'the last load'}, left out")
                 continue
             yield found
-        context.files[entry.name] = FileState(found.sha256, found.version, rules, window.cursor_column, window.lower).text
+        since = context.source_time.isoformat(timespec="seconds") if context.source_time else ""
+        context.files[entry.name] = FileState(found.sha256, found.version, rules, window.cursor_column, window.lower, since).text
 
 
 def _spooled(store: Store, entry: Entry, known: str, max_bytes: int) -> Spooled | None:
@@ -108,6 +111,8 @@ def check(sample: Callable[[], Iterator[pa.Table]]) -> Iterator[CheckStep]:
 
     def found() -> str:
         first = next(sample(), None)
-        return "no records there yet" if first is None else f"{first.num_rows:,} records of {first.num_columns} fields in the first batch"
+        if first is None or not first.num_rows:
+            return "no records there yet"
+        return f"{first.num_rows:,} records of {first.num_columns} fields in the first batch"
 
     return check_steps(found, reach="the store answers", authenticate="it asks for no other credential", permission="the file may be read")

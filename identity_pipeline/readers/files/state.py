@@ -12,7 +12,8 @@ from identity_pipeline.core.window import Window
 class FileState:
     """What was read: which content, by which rules, from which lower bound on.
 
-    ``sha256`` is that of the unpacked bytes, ``version`` what the store calls them.
+    ``sha256`` is that of the unpacked bytes, ``version`` what the store calls them, ``since`` when they
+    were first read, by the source's clock.
     """
 
     sha256: str = ""
@@ -20,6 +21,7 @@ class FileState:
     rules: str = ""
     column: str | None = None
     lower: str | None = None
+    since: str = ""
 
     @classmethod
     def of(cls, text: str | None) -> "FileState":

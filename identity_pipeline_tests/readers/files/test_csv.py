@@ -21,9 +21,10 @@ Record = dict[str, str | None]
 
 def read(data: bytes, charset: str | None = None, context: ReadContext | None = None, **dialect: Any) -> list[Record]:
     records: list[Record] = []
-    for batch in read_csv(io.BytesIO(data), Dialect(**dialect), context or ReadContext(), charset=charset):
+    batches = list(read_csv(io.BytesIO(data), Dialect(**dialect), context or ReadContext(), charset=charset))
+    for batch in batches:
         assert all(column.type == pa.string() for column in batch.columns)
-        assert 0 < batch.num_rows <= csv.MAX_ROWS
+        assert (len(batches) > 1) <= batch.num_rows <= csv.MAX_ROWS, "only a file without rows gives a table without rows"
         records += batch.to_pylist()
     return records
 
@@ -216,6 +217,12 @@ ENCODINGS = {
     "utf-16 le without mark": ("utf-16-le", {}, None),
     "utf-16 be without mark": ("utf-16-be", {}, None),
     "utf-32 with mark": ("utf-32", {}, None),
+    "utf-16 le declared": ("utf-16-le", {"encoding": "UTF-16LE"}, None),
+    "utf-16 with mark, le declared": ("utf-16", {"encoding": "UTF-16LE"}, None),
+    "utf-16 le, the server says so": ("utf-16-le", {}, "UTF-16LE"),
+    "the server says utf-16 le, the bytes say utf-8": ("utf-8", {}, "UTF-16LE"),
+    "utf-16 le without mark, hardly a western letter": ("utf-16-le", {}, "cyrillic"),
+    "utf-16 be without mark, hardly a western letter": ("utf-16-be", {}, "cyrillic"),
     "declared": ("cp850", {"encoding": "cp850"}, None),
     "the server says so": ("shift_jis", {}, "Shift_JIS"),
     "the server says latin-1, the bytes say utf-8": ("utf-8", {}, "ISO-8859-1"),
@@ -228,6 +235,8 @@ ENCODINGS = {
 @pytest.mark.parametrize(("written", "options", "charset"), ENCODINGS.values(), ids=ENCODINGS)
 def test_the_encoding_is_found_by_rule(written: str, options: dict[str, str], charset: str | None) -> None:
     name = "東京" if written == "shift_jis" else "Jürgen"
+    if charset == "cyrillic":
+        name, charset = "Екатерина Великая" * 5, None
     data = f"id,name\r\n1,{name}\r\n2,Ann\r\n".encode(written)
     assert read(data, charset, **options) == [{"id": "1", "name": name}, {"id": "2", "name": "Ann"}]
 
@@ -255,7 +264,8 @@ def test_a_late_byte_that_is_no_utf_8_is_found_before_the_first_batch() -> None:
         (b"id\n1\n\xff\n", {"encoding": "utf-8"}, "not utf-8 as the setting encoding says: byte 5 (line 3)"),
         (b"\xef\xbb\xbfid\n\xff\n", {}, "not utf-8 as its byte order mark says: byte 6 (line 2)"),
         ("id\r\n1\r\n".encode("utf-16") + b"\x00", {}, "not utf-16-le as its byte order mark says: byte 16 (line 3)"),
-        (b"\xc3\xa4\n\xc3", {"encoding": "utf-8"}, "byte 3 (line 2)"),
+        (b"\xc3\xa4\n\xc3\n\xe4\n\xe4\n\xe4\n\xe4\n", {"encoding": "utf-8"}, "byte 3 (line 2)"),
+        (b"id\r\n1\r\n", {"encoding": "UTF-16LE"}, "no zero byte"),
     ],
 )
 def test_a_file_that_is_not_what_it_claims_stops_with_byte_and_line(data: bytes, options: dict[str, str], message: str) -> None:
@@ -271,6 +281,30 @@ def test_a_file_that_is_not_what_it_claims_stops_with_byte_and_line(data: bytes,
         (b"", "is empty"),
         (b"\xef\xbb\xbf\n\n", "is empty"),
         (b"PK\x03\x04rest", "Excel"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "a picture"),
+        (b"\xff\xd8\xff\xe0" + bytes(50), "a picture"),
+        (b"\x00\x00\x00\x18ftypmp42" + bytes(9), "a picture"),
+        (b"SQLite format 3\x00", "a database"),
+        (b"\x00\x01\x00\x00Standard ACE DB\x00", "a database"),
+        (b"PGDMP\x01", "a database"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"PAR1\x15", "Parquet"),
+        (b"\x28\xb5\x2f\xfd\x04", "Zstandard, not CSV: pack it with gzip"),
+        (b"7z\xbc\xaf\x27\x1c", "an archive"),
+        (b"contacts.csv" + bytes(245) + b"ustar\x0000", "an archive"),
+        (b"BEGIN:VCARD\r\nFN:Ann\r\n", "vCard"),
+        (bytes(range(1, 256)) * 4, "holds no text"),
+        (b'{"error":"quota"}', "JSON document.*message of an error"),
+        (b' [ {"id": 1}, {"id": 2} ]', "JSON document"),
+        (b"{}", "JSON document"),
+        (b'{"id":1}\n{"id":2}\n', "JSON document"),
+        ('{"error":1}'.encode("utf-16"), "JSON document"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML document"),
+        (b"\xef\xbb\xbf<Error>\n<Code>x</Code>" + b" " * 70_000 + b"</Error>", "XML document"),
+        (b"\xef\xbb\xbf<!-- x -->\n<html><body>Sign in</body></html>", "web page"),
+        (b"<!-- a --> <!-- b -->\n<script>location = '/login'</script>", "web page"),
+        ("<html>Sign in</html>".encode("utf-16"), "web page"),
+        (b"<p>Quota exceeded</p>", "web page"),
         (b"\n<!DOCTYPE html><html>", "web page"),
         (b'id,"na"me\n1,2\n', "quoting of its first record"),
         (b'id,"name\n1,2\n', "quoting of its first record"),
@@ -279,6 +313,15 @@ def test_a_file_that_is_not_what_it_claims_stops_with_byte_and_line(data: bytes,
 def test_what_is_no_csv_is_refused_with_advice(data: bytes, message: str) -> None:
     with pytest.raises(SourceRejected, match=message):
         read(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"<TICKER>,<DATE>\n1,2\n", b"[id],[name]\n1,2\n", b"{id},{name}\n1,2\n", b"MZ,BM\n1,2\n", b"II,ORCA\n1,2\n", b"#id,name\n1,2\n"],
+)
+def test_an_unusual_header_is_no_document(data: bytes) -> None:
+    ((first, second),) = (record.values() for record in read(data))
+    assert (first, second) == ("1", "2")
 
 
 def test_more_columns_than_a_table_can_have_are_refused() -> None:
@@ -328,6 +371,143 @@ def test_a_well_formed_file_never_needs_the_slow_parser(monkeypatch: pytest.Monk
         assert read_in_pieces(data, size) == whole
 
 
+# --- bytes that are not of the encoding -------------------------------------------------------------
+
+DAMAGED = "id,name\n1,Zoë\n2,Bo".encode() + b"\xff" + 'b\n3,Łukasz\n4,"x\ny'.encode() + b'\xe4"\n5,Ann\n'.replace(b"\xe4", b"\xc3")
+
+
+@pytest.mark.parametrize("options", [{}, {"encoding": "utf-8"}, {"charset": "iso-8859-1"}, {"mark": True}])
+def test_a_row_with_a_byte_that_is_not_utf_8_is_rejected_and_the_others_stay(options: dict[str, Any]) -> None:
+    context = ReadContext()
+    data = b"\xef\xbb\xbf" * options.pop("mark", False) + DAMAGED
+    records = read(data, context=context, **options)
+    assert {record["id"]: record["name"] for record in records} == {
+        "1": "Zoë", "2": "Bo\\xffb", "3": "Łukasz", "4": "x\ny\\xc3", "5": "Ann",
+    }  # fmt: skip
+    assert [(r["id"], r[REJECTED]) for r in records if r.get(REJECTED)] == [
+        ("2", "not_utf8: line 3 holds bytes that are not UTF-8"),
+        ("4", "not_utf8: line 5 holds bytes that are not UTF-8"),
+    ]
+    assert [r[csv.ROW] for r in records if r.get(REJECTED)] == ["2,Bo\\xffb", '4,"x\ny\\xc3"']
+    assert "2 of its bytes are not UTF-8, the first is byte" in context.warnings[0]
+    assert "(line 3)" in context.warnings[0]
+
+
+def test_a_damaged_file_is_read_alike_in_any_blocks() -> None:
+    whole = all_ways(DAMAGED + b"6,Ann\n" * 20)
+    assert len(whole) == 25
+
+
+def test_a_character_that_stands_for_none_is_no_fault() -> None:
+    (record,) = read("id,name\n1,Bo\ufffdb\n".encode())
+    assert record == {"id": "1", "name": "Bo\ufffdb"}
+
+
+def test_a_late_byte_in_a_large_file_costs_its_row_only() -> None:
+    data = b"id,name\n" + "".join(f"{n},Zoë\n" for n in range(100_000)).encode() + b"x,Bo\xffb\ny,\xc3\xab\n"
+    records = read(data)
+    assert len(records) == 100_002
+    assert [r["id"] for r in records if r.get(REJECTED)] == ["x"]
+    assert {r["name"] for r in records if not r.get(REJECTED)} == {"Zoë", "ë"}
+
+
+# --- cells beyond the header --------------------------------------------------------------------
+
+
+def test_an_empty_cell_too_many_rejects_its_row_unless_all_rows_end_so() -> None:
+    usual = b"id,last,first,mail\n1,Lee,Ann,a@x.org\n2,Lee, Bob,b@x.org,\n3,Lee,Cid,c@x.org\n"
+    records = all_ways(usual)
+    assert [r["id"] for r in records if r.get(REJECTED)] == ["2"]
+    assert records[1][REJECTED] == "extra_cells: line 3 has 5 cells, the header has 4"
+    assert (records[1][EXTRA], records[1][csv.ROW]) == ('[""]', "2,Lee, Bob,b@x.org,")
+    trailing = b"id,last\n1,Lee,\n2,Lee,\n3,Lee,Ann,\n4,Lee,\n5,Lee\n" + b"6,Lee,\n" * 20
+    assert [r["id"] for r in all_ways(trailing) if r.get(REJECTED)] == ["3"]
+    assert [r["id"] for r in all_ways(b"id,last\n1,Lee,\n") if r.get(REJECTED)] == ["1"], "one row is no custom"
+    assert [r["id"] for r in all_ways(b"id,last,\n1,Lee,\n") if r.get(REJECTED)] == []
+
+
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [(b'2,"a" b', '2,"a" b'), (b'2,x,"y"', '2,x,"y"'), (b'2,"x\ny",z', '2,"x\ny",z'), (b"2,a\tb,, ", "2,a\tb,, ")],
+)
+def test_a_rejected_row_is_kept_as_it_stands(row: bytes, kept: str) -> None:
+    for end in (b"\n", b"\r\n", b"\r"):
+        (record,) = [r for r in all_ways(b"id,a" + end + b"1,x" + end + row + end + b"3,x" + end, delimiter=",") if r.get(REJECTED)]
+        assert record[csv.ROW] == kept
+
+
+# --- blanks and lines around --------------------------------------------------------------------
+
+
+def test_a_quote_may_stand_apart_from_its_delimiter() -> None:
+    data = b'"id", "name", "mail"\n1, "Lee, Ann", "a ""x"", b"\n2, "Bob" , "b@x.org" \n3, Cid , "c\nd"\n4, "Dee" x, y\n'
+    *records, last = all_ways(data)
+    assert records == [
+        {"id": "1", "name": "Lee, Ann", "mail": 'a "x", b'},
+        {"id": "2", "name": "Bob", "mail": "b@x.org"},
+        {"id": "3", "name": "Cid ", "mail": "c\nd"},
+    ]
+    assert last[REJECTED].startswith("stray_quote")
+    assert all_ways(b'id;name\n1; "Lee; Ann"\n', delimiter=";") == [{"id": "1", "name": "Lee; Ann"}]
+
+
+def test_blanks_stay_where_no_quote_asks_for_it() -> None:
+    assert all_ways(b'id,a,b\n1, x ,"y, ""z"", w"\n2,"p, ""q""", r\n') == [
+        {"id": "1", "a": " x ", "b": 'y, "z", w'},
+        {"id": "2", "a": 'p, "q"', "b": " r"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"Contacts, exported\nid;name\n1;x,y\n", 1),
+        (b'Contacts "of\n\nid;name\n1;x,y\n', 2),
+        (b"sep=;\nContacts\nid;name\n1;x,y\n", 1),
+        (b"Contacts\r\nsep=;\r\nid;name\r\n1;x,y\r\n", 1),
+        (b"Contacts\rof today\rid;name\r1;x,y\r", 2),
+    ],
+)
+def test_lines_above_the_header_are_left_out_as_set(data: bytes, lines: int) -> None:
+    assert read(data, skip_lines=lines) == read_in_pieces(data, 1, skip_lines=lines) == [{"id": "1", "name": "x,y"}]
+
+
+def test_a_line_number_counts_the_lines_left_out() -> None:
+    (record,) = read(b"Contacts\n\nid,a\n1,x,y\n", skip_lines=1)
+    assert (record[REJECTED] or "").startswith("extra_cells: line 4")
+
+
+def test_a_file_of_lines_left_out_only_is_empty() -> None:
+    with pytest.raises(SourceRejected, match="is empty"):
+        read(b"a\nb\n", skip_lines=5)
+
+
+def test_a_file_without_rows_shows_its_header() -> None:
+    (table,) = read_csv(io.BytesIO(b"Quota exceeded, try again tomorrow\n"), Dialect(), ReadContext())
+    assert (table.num_rows, table.column_names) == (0, ["Quota exceeded", "try again tomorrow"])
+    assert list(read_csv(io.BytesIO(b""), Dialect(header=False), ReadContext())) == []
+
+
+# --- ids ---------------------------------------------------------------------------------------
+
+
+def test_ids_in_scientific_notation_are_warned_of() -> None:
+    context = ReadContext()
+    assert [r["Id"] for r in read(b"Id,name\n1.23457E+12,Ann\n1.23457E+12,Bob\n", context=context)] == ["1.23457E+12"] * 2
+    assert "scientific notation" in context.warnings[0]
+    context = ReadContext()
+    read(b"id,name\n12E4,1.2E+3\n1E-3,x\n", context=context)
+    assert context.warnings == []
+
+
+def test_ids_that_are_floats_throughout_are_whole_numbers() -> None:
+    context = ReadContext()
+    assert [r["id"] for r in read(b"id,n\n7.0,1.0\n80.0,2.0\n,3.0\n", context=context)] == ["7", "80", None]
+    assert "as floats" in context.warnings[0]
+    assert [r["id"] for r in read(b"id,n\n1.0,x\n1.1,x\n2.0,x\n")] == ["1.0", "1.1", "2.0"]
+    assert [r["n"] for r in read(b"id,n\n1,1.0\n")] == ["1.0"]
+
+
 CELLS = st.text(st.sampled_from("ab ,;\"'\n\r\t\\é\x00\ufeff"), max_size=6)
 
 
@@ -356,3 +536,7 @@ def test_what_a_writer_wrote_is_what_we_read(rows: list[list[str]], style: tuple
 @example(b'1,""x\n2,2\n')
 def test_both_parsers_agree_on_any_bytes(body: bytes) -> None:
     all_ways(b"id,b\n" + body, delimiter=",", encoding="utf-8")
+
+
+def test_a_file_of_many_comments_takes_no_time() -> None:
+    assert read(b"<!-- a -->" * 6_000 + b"<x ") == []
