@@ -57,6 +57,7 @@ TRAITS = {
     "restoring": "a deleted record may come back",
     "merging": "it says itself which records were merged into which",
     "pages": "it is read in pages that name the next one",
+    "counted": "a page of changes says how many records there are in all",
     "credential": "it wants a credential",
     "permission": "it may refuse to show the records to a valid credential",
     "framed": "a body that breaks off shows it, also where its length agrees",
@@ -146,6 +147,8 @@ class Harness:
     """Name of a fault in ``test_faults.BROKEN`` → how this vendor words it, where the plain status does not do."""
     requests_before_pages: ClassVar[int] = 0
     """Requests of a read before the one for the first page of contacts."""
+    next_page: ClassVar[str] = ""
+    """Key of a page's body under which it names the next one, for ``counted``."""
     second_batch_at: ClassVar[int] = 5_001
     """So many contacts do not fit into one frame."""
     old_configs: ClassVar[Sequence[Mapping[str, Any]]] = ()

@@ -1,11 +1,13 @@
 """When the source fails: the load waits, or ends in an error that says who acts; nothing is lost, doubled or half done."""
 
 import gzip
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ from identity_pipeline.core.errors import (
     TruncatedBody,
     TryLater,
 )
+from identity_pipeline.readers import rest
 from identity_pipeline_tests.conformance.harness import LONG, Contact, contacts, minute
 from identity_pipeline_tests.conformance.loader import Loader, searched
 from identity_pipeline_tests.servers import faults
@@ -154,6 +157,94 @@ def test_a_page_that_comes_again_is_no_endless_load(loader: Loader) -> None:
     loader.fail(ContractBroken)
 
 
+# a page that is not what was asked for
+
+
+def items(body: Any) -> list[Any]:
+    """The records of a page: its longest list of objects."""
+    inner = body.values() if isinstance(body, dict) else body if isinstance(body, list) else ()
+    found = [body] if isinstance(body, list) and body and isinstance(body[0], dict) else []
+    return max([*found, *map(items, inner)], key=len, default=[])
+
+
+def page(change: Callable[[Any], object]) -> Fault:
+    """The true answer, its JSON changed in place."""
+
+    def fault(exchange: Exchange) -> None:
+        true = exchange.forward()
+        body = json.loads(true.body)
+        change(body)
+        exchange.send(true.status, true.headers, json.dumps(body).encode())
+
+    return fault
+
+
+ONCE: dict[str, Fault] = {
+    "nothing": status(200, {}),
+    "an error with status 200": status(200, {"status": "error", "message": "something went wrong"}),
+    "the token is gone": status(400, {"status": "error", "message": "the token has expired"}),
+    "the page is gone": status(410),
+    "another order": page(lambda body: items(body).reverse()),
+}
+
+
+@pytest.mark.needs("http", "pages")
+@pytest.mark.parametrize("name", ONCE)
+def test_a_page_that_breaks_the_contract_once_is_read_again_from_the_start(loader: Loader, name: str) -> None:
+    loaded(loader)
+    loader.harness.faults.plan([None] * (loader.harness.requests_before_pages + 1) + [ONCE[name]])
+    clean(loader)
+
+
+@pytest.mark.needs("http", "pages", "counted")
+def test_an_end_before_the_total_is_no_end(loader: Loader) -> None:
+    key = loader.harness.next_page
+    last = page(lambda body: body.pop(key, None))
+    loaded(loader)
+    loader.harness.faults.plan([last] * LONG)
+    loader.fail(ContractBroken)
+    loader.harness.faults.forget()
+    loader.harness.faults.plan([None] * loader.harness.requests_before_pages + [last])
+    clean(loader)
+
+
+@pytest.mark.needs("http", "pages")
+def test_a_page_that_is_too_large_is_asked_for_in_a_smaller_size(loader: Loader) -> None:
+    loaded(loader)
+    loader.harness.faults.plan([None] * loader.harness.requests_before_pages + [bomb])
+    clean(loader)
+
+
+BAD: dict[str, Callable[[Any, Container[str]], Any]] = {
+    "null": lambda *_: None,
+    "a text": lambda *_: "text",
+    "no id": lambda item, ids: {name: value for name, value in item.items() if name not in ids},
+    "flat": lambda item, _: {name: "text" if isinstance(value, dict) else value for name, value in item.items()},
+    "hollow": lambda item, _: {name: None if isinstance(value, dict) else value for name, value in item.items()},
+}
+"""What becomes of an item, by itself and the names that an id may have."""
+
+
+@pytest.mark.needs("http", "pages")
+@pytest.mark.parametrize("changes", [False, True], ids=["all", "changes"])
+@pytest.mark.parametrize("name", BAD)
+def test_one_bad_item_of_a_page_is_quarantined_alone(loader: Loader, name: str, changes: bool) -> None:
+    def spoil(body: Any) -> None:
+        found = items(body)
+        found[1] = BAD[name](found[1], loader.connector().field_map.external_id)
+
+    if changes:
+        loaded(loader)
+    else:
+        loader.harness.shrink_pages()
+        loader.show(*contacts(5))
+    loader.harness.faults.plan([None] * loader.harness.requests_before_pages + [page(spoil)])
+    row = loader.load()
+    assert (row["inserted"] + row["updated"], row["quarantined"]) == (4, 1)
+    loader.load(full_refresh=True)
+    assert loader.live() == (ALL if changes else {"1", "2", "3", "4", "5"})
+
+
 # Retry-After
 
 
@@ -264,7 +355,10 @@ def test_a_missing_permission_is_the_operators_to_grant(loader: Loader) -> None:
 @pytest.mark.parametrize("code", [400, 401, 403, 422, 429, 500])
 def test_what_a_refusal_quotes_is_not_passed_on(loader: Loader, code: int) -> None:
     person = FIRST[0]
-    said = f"{person.email} ({person.phone}) was refused with {' and '.join(loader.harness.canaries)}"
+    said = f"{person.first_name} in Harbour Street, {person.email} ({person.phone}): refused with {' and '.join(loader.harness.canaries)}"
     body = {"message": said, "error": said, "errors": [{"message": said, "detail": said}], "error_description": said, "detail": said}
+    errors = getattr(loader.connector(), "errors", rest.ErrorBody())
+    for path in (*errors.code, *errors.message):  # where this vendor says what is wrong
+        body = dict(rest.Request("/", body=body).put(f"body.{path}", said).body or {})
     loader.harness.faults.plan([status(code, body)] * LONG)
     loader.fail()

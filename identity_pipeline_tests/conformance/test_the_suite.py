@@ -16,12 +16,13 @@ import pytest
 from identity_pipeline.connectors.base import Connector, Secret, setting
 from identity_pipeline.core import cursor
 from identity_pipeline.core.check import CheckStep
-from identity_pipeline.core.errors import CredentialError, PipelineError, SourceUnavailable
+from identity_pipeline.core.errors import ContractBroken, CredentialError, PipelineError, SourceUnavailable
+from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.loading import start
 from identity_pipeline.loading.spec import RunOptions
 from identity_pipeline.readers.http import body, exchange
-from identity_pipeline.readers.rest import client
+from identity_pipeline.readers.rest import client, message
 from identity_pipeline.store import ledger, merge
 from identity_pipeline_tests.conformance import test_check as checking
 from identity_pipeline_tests.conformance import test_faults as failing
@@ -186,6 +187,11 @@ CAUGHT_BY = {
     "silence taken for emptiness": "pytest.raises(kind)",
     "a page may come again": "pytest.raises(kind)",
     "half of a packed page": "pytest.raises(kind)",
+    "an early end believed": "pytest.raises(kind)",
+    "a dead token taken for a wrong address": "clean(loader)",
+    "a large page given up": "clean(loader)",
+    "bad items left out": '(row["inserted"] + row["updated"], row["quarantined"]) == (4, 1)',
+    "a bad item fails all": '(row["inserted"] + row["updated"], row["quarantined"]) == (4, 1)',
     "no wish to wait heeded": "least <= max(loader.naps) <= least + 60",
     "every wish to wait cut short": "len(loader.harness.faults.requests) < 5",
     "refusals quoted": "hidden not in text",
@@ -205,7 +211,7 @@ READS: dict[str, tuple[str, Bug, Callable[..., None], dict[str, Any]]] = {
     ),
     "null cursors dropped": (
         "csv_url", each(lambda w, f: kept(f, pc.is_valid(keys(w, f)))),
-        reading.test_records_without_a_cursor_value_are_loaded_and_counted_by_a_full_read, {},
+        reading.test_records_without_a_cursor_value_are_loaded_and_counted_and_later_ones_found_or_reported, {},
     ),
     "last page left out": ("hubspot_contacts", without_the_last_page, reading.test_five_records_over_two_pages_are_read_once_each, {}),
     "last page of changes left out": (
@@ -269,6 +275,10 @@ READS: dict[str, tuple[str, Bug, Callable[..., None], dict[str, Any]]] = {
     "cut taken for the end": (
         "postgres_identity", ends_at_an_error, failing.test_a_connection_that_is_cut_ends_the_load_and_loses_nothing, {},
     ),
+    "bad items left out": (
+        "hubspot_contacts", each(lambda _, f: f.filter(pc.is_null(f.column(REJECTED))) if REJECTED in f.column_names else f),
+        failing.test_one_bad_item_of_a_page_is_quarantined_alone, {"name": "flat", "changes": False},
+    ),
     "silence taken for emptiness": ("csv_url", ends_at_an_error, failing.test_a_source_that_is_down_is_unavailable, {}),
 }  # fmt: skip
 """Bug → the harness it is planted in, the wrong read, and the promise that has to catch it."""
@@ -294,6 +304,16 @@ def inflated(response: Any, context: ReadContext) -> Iterator[bytes]:
     yield zlib.decompressobj(wbits=31).decompress(body) if response.headers.get("Content-Encoding") == "gzip" else body
 
 
+RECORD = message._record
+
+
+def no_record(item: Any, lift: str, number: int) -> dict[str, Any]:
+    """A record, or the end of the load."""
+    if not isinstance(item, dict):
+        raise ContractBroken("no record")
+    return RECORD(item, lift, number)
+
+
 PARTS: dict[str, tuple[str, Any, str, Any, Callable[..., None], dict[str, Any]]] = {
     "a page may come again": (
         "hubspot_contacts", client, "_identity", lambda _: next(NUMBERS),
@@ -302,6 +322,21 @@ PARTS: dict[str, tuple[str, Any, str, Any, Callable[..., None], dict[str, Any]]]
     "half of a packed page": (
         "hubspot_contacts", body, "stream", inflated,
         failing.test_a_fault_that_stays_ends_the_load_and_loses_nothing, {"name": "cut_gzip"},
+    ),
+    "an early end believed": (
+        "hubspot_contacts", client.Client, "_reached", lambda *_: None, failing.test_an_end_before_the_total_is_no_end, {},
+    ),
+    "a dead token taken for a wrong address": (
+        "hubspot_contacts", client, "SourceRejected", ContractBroken,
+        failing.test_a_page_that_breaks_the_contract_once_is_read_again_from_the_start, {"name": "the token is gone"},
+    ),
+    "a large page given up": (
+        "hubspot_contacts", message.Request, "halved", lambda _: None,
+        failing.test_a_page_that_is_too_large_is_asked_for_in_a_smaller_size, {},
+    ),
+    "a bad item fails all": (
+        "hubspot_contacts", message, "_record", no_record,
+        failing.test_one_bad_item_of_a_page_is_quarantined_alone, {"name": "null", "changes": True},
     ),
     "no wish to wait heeded": (
         "hubspot_contacts", exchange, "_retry_after", lambda *_: None,
@@ -312,7 +347,7 @@ PARTS: dict[str, tuple[str, Any, str, Any, Callable[..., None], dict[str, Any]]]
         failing.test_an_absurd_wish_to_wait_ends_the_load, {"wish": "date"},
     ),
     "refusals quoted": (
-        "hubspot_contacts", client, "describe", lambda response, found, *_: f"{response.tried} {response.status} {found.message}",
+        "hubspot_contacts", client, "describe", lambda response, *_: f"{response.tried} {response.status} {response.body}",
         failing.test_what_a_refusal_quotes_is_not_passed_on, {"code": 422},
     ),
     "mark set back": ("csv_url", ledger, "_higher", lambda _kind, _old, new: new, reading.test_the_mark_never_goes_back_by_itself, {}),

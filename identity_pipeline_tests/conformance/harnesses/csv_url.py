@@ -24,6 +24,7 @@ class CsvUrlHarness(Harness):
     lacking: ClassVar = {
         "merging": "files have no customary column for it: a `mapping:` names one",
         "pages": "a file is one answer",
+        "counted": "a file is one answer",
         "framed": "half of a CSV file is a CSV file",
         "surrogate": "UTF-8 has no lone surrogates",
     }

@@ -13,7 +13,7 @@ class HubSpotContactsHarness(Harness):
     cursor_column = "lastmodifieddate"
     traits: ClassVar = {
         "cursor", "future_cursor", "deletion",
-        "restoring", "merging", "pages", "credential", "permission", "framed", "nul", "surrogate", "line_breaks", "megabyte",
+        "restoring", "merging", "pages", "counted", "credential", "permission", "framed", "nul", "surrogate", "line_breaks", "megabyte",
     }  # fmt: skip
     lacking: ClassVar = {
         "null_cursor": "HubSpot stamps every contact with lastmodifieddate",
@@ -21,6 +21,7 @@ class HubSpotContactsHarness(Harness):
         "text_ids": "ids are numbers",
     }
     requests_before_pages = 1
+    next_page = "paging"
     old_configs: ClassVar = (
         {"access_token": {"env": "TOKEN"}},
         {"access_token": {"credential": "hubspot"}, "base_url": "https://api.hubapi.com", "api_version": "2026-03"},

@@ -26,6 +26,7 @@ class PostgresIdentityHarness(Harness):
     lacking: ClassVar = {
         "merging": "tables have no customary column for it: a `mapping:` names one",
         "pages": "a table is one stream",
+        "counted": "a table is one stream",
         "nul": "PostgreSQL stores no U+0000",
         "surrogate": "PostgreSQL stores no lone surrogates",
     }

@@ -676,6 +676,16 @@ def test_a_token_that_is_no_longer_accepted_is_a_broken_contract_and_a_first_ref
     server.close()
 
 
+def test_a_request_is_encoded_once_however_often_it_is_sent(proxy, naps, monkeypatch):
+    dumped: list[Any] = []
+    dumps = json.dumps
+    monkeypatch.setattr(json, "dumps", lambda body, **options: dumped.append(body) or dumps(body, **options))
+    proxy.plan([status(503), status(503)])
+    list(client(proxy, naps).pages(rest.Request("/p", body={"names": ["a"]}), rest.CursorPaginator("next", "body.after")))
+    assert len(proxy.requests) == 3
+    assert dumped.count({"names": ["a"]}) == 1
+
+
 # An early end
 
 

@@ -1,0 +1,57 @@
+"""Every value as text: one canonical form, whichever way it came; and what is text already costs no look at each cell."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from identity_pipeline.core import text
+from identity_pipeline.core.text import SANITISED, cast_all_utf8, flatten, parse_json, table_of
+
+PAGES: dict[str, list[dict[str, Any]]] = {
+    "texts": [{"a": "x", "b": None}, {"a": "", "b": "y"}],
+    "gaps": [{"a": "x"}, {"b": "y"}, {}],
+    "one field": [{"a": "x"}, {"a": None}],
+    "scalars": [{"a": True, "b": 1.5, "c": 2}, {"a": False, "b": float("nan"), "c": -1}],
+    "numbers as written": parse_json('[{"a": 1.10, "b": 9007199254740993}, {"a": 1e400, "b": "x"}]'),
+    "lists": [{"a": [1, {"b": None}], "b": []}, {"a": None, "b": ["x"]}],
+    "nested": [{"a": {"b": {"c": "x"}}, "d": {}}, {"a": "plain", "a.b": "dotted"}],
+    "bytes": [{"a": b"x"}, {"a": "y"}],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_table_of_records_is_each_record_flattened(name: str):
+    flat = [flatten(record) for record in PAGES[name]]
+    names = list(dict.fromkeys(field for record in flat for field in record))
+    table = table_of(PAGES[name])
+    assert table.column_names == names
+    assert table.to_pylist() == [{field: record.get(field) for field in names} for record in flat]
+    assert set(table.schema.types) <= {pa.string()}
+    assert cast_all_utf8(table).equals(table)
+
+
+@pytest.mark.parametrize("value", ["a\x00b", "\ud83d", "\x00"])
+def test_what_cannot_be_stored_is_escaped_once_and_named(value: str):
+    table = table_of([{"id": "1", "note": value}, {"id": "2", "note": "fine"}])
+    assert table.column(SANITISED).to_pylist() == ["note", None]
+    assert table.column("note").to_pylist() == [text.escape(value), "fine"]
+    assert cast_all_utf8(table).equals(table)
+
+
+def test_a_nul_in_a_slice_or_a_chunk_is_found_and_one_beside_it_is_not():
+    column = pa.chunked_array([pa.array(["a\x00", "b"]), pa.array(["c", None])])
+    assert cast_all_utf8(pa.table({"a": column})).column(SANITISED).to_pylist() == ["a", None, None, None]
+    assert cast_all_utf8(pa.table({"a": column}).slice(1)).column_names == ["a"]
+
+
+def test_a_page_of_texts_is_not_looked_at_cell_by_cell(monkeypatch: pytest.MonkeyPatch):
+    def looked_at(*_: object) -> None:
+        raise AssertionError("a cell")
+
+    for name in ("to_text", "flatten"):
+        monkeypatch.setattr(text, name, looked_at)
+    table = table_of(parse_json('[{"id": 1, "name": "Zoë"}, {"id": 2, "name": null}]'))
+    monkeypatch.setattr(text, "_array", looked_at)
+    assert cast_all_utf8(table).to_pylist() == [{"id": "1", "name": "Zoë"}, {"id": "2", "name": None}]
