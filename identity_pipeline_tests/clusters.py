@@ -20,5 +20,5 @@ def remove(home: Path) -> None:
     embedded.stop(home)
     state = home / "postgres.json"
     if state.exists():
-        shutil.rmtree(home / json.loads(state.read_text())["folder"])
+        shutil.rmtree(home / json.loads(state.read_text())["folder"], ignore_errors=True)  # another session may be at it too
     shutil.rmtree(home, ignore_errors=True)

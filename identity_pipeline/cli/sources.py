@@ -1,6 +1,7 @@
 """`identity-pipeline sources`: what is declared, what can be declared, and whether it works."""
 
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,12 +14,15 @@ from identity_pipeline.cli.preview import preview
 from identity_pipeline.cli.template import new
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
+from identity_pipeline.core.check import CheckStep
 from identity_pipeline.core.errors import PipelineError
 from identity_pipeline.declarations.folder import Problem
 from identity_pipeline.declarations.freshness import max_age
+from identity_pipeline.declarations.opened import Opened
 from identity_pipeline.declarations.schema import json_schema
 from identity_pipeline.declarations.source import Source
 from identity_pipeline.embedded.location import database_url
+from identity_pipeline.loading.preview import check_fields
 from identity_pipeline.store import listing
 
 LISTED = (
@@ -148,7 +152,7 @@ def check(name: str, *, as_json: bool) -> None:
     source = open_source(name)
     steps = []
     with source.redacting():
-        for step in source.connector.check():
+        for step in _checked(source):
             outcome, message = "ok" if step.ok else "failed", source.redactor.redact(step.message)
             steps.append({"step": step.name, "outcome": outcome, "message": message})
             if not as_json:
@@ -157,6 +161,16 @@ def check(name: str, *, as_json: bool) -> None:
         output.show(steps, STEPS, as_json=True)
     if not all(step["outcome"] == "ok" for step in steps):
         raise SystemExit(1)
+
+
+def _checked(source: Opened) -> Iterator[CheckStep]:
+    """The connector's steps; where all pass, whether the fields are there that the declaration names."""
+    passed = True
+    for step in source.connector.check():
+        passed = passed and step.ok
+        yield step
+    if passed:
+        yield check_fields(source.spec, source.connector)
 
 
 @sources.command()

@@ -140,6 +140,8 @@ class Connector(dg.ConfigurableResource):
     """Order of a record's versions in the stream: of two with one cursor value the newer stays."""
     reads_whole: ClassVar[bool] = False
     """True if a read that ends is known to be whole, so that one absence proves a deletion."""
+    reads_snapshot: ClassVar[bool] = False
+    """True if a read shows each record as it is now: a later load's is newer, whatever its cursor."""
 
     def read(self, window: Window) -> Iterator[Batch]:
         """Yield batches of the records that ``window`` asks for, as frames or Arrow tables.
@@ -335,6 +337,7 @@ class SqlConnector(Connector):
     group: ClassVar[str] = "sql"
     field_map: ClassVar[FieldMap] = names.COLUMNS
     reads_whole: ClassVar[bool] = True
+    reads_snapshot: ClassVar[bool] = True
     table: str
     columns: list[str] = setting(
         "Only these columns, spelled as in the database. Empty: all.", default=[]

@@ -13,7 +13,8 @@ class LoadSpec:
     ``overlap`` is subtracted from the mark, ``first`` is where the first load starts. ``mapped`` are the
     source fields of the user's own ``mapping``, one group for each canonical field. ``settings``
     changes when another thing would be read. ``whole`` says that a read that ends is known to be whole
-    and that each of its batches has every field.
+    and that each of its batches has every field, ``snapshot`` that it shows the present state of each
+    record, so that what a later load reads is newer, whatever its cursor says.
     """
 
     source_name: str
@@ -27,4 +28,5 @@ class LoadSpec:
     mapped: tuple[tuple[str, ...], ...] = ()
     settings: str = ""
     whole: bool = True
+    snapshot: bool = False
     max_deleted_share: float = 0.2

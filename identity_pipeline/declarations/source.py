@@ -21,6 +21,7 @@ from identity_pipeline.core.secret import Reference, StoredToken
 from identity_pipeline.core.text import to_text
 from identity_pipeline.dagster_internals import DISALLOWED_NAMES, is_valid_cron_schedule
 from identity_pipeline.declarations import references
+from identity_pipeline.readers.files import is_signed
 
 _RESERVED = DISALLOWED_NAMES | {"ingest", "io_manager", "normalise_records"}
 """Names that Dagster refuses, and those that the code location uses itself: one such source would keep all from loading."""
@@ -162,6 +163,7 @@ class Source(BaseModel):
             tuple((names,) if isinstance(names, str) else tuple(names) for names in self.mapping.values()),
             self.settings_fingerprint,
             connector.reads_whole,
+            connector.reads_snapshot,
             self.max_deleted_share,
         )
 
@@ -205,6 +207,11 @@ class Source(BaseModel):
                 raise ConfigurationError(
                     f"config.{name}: is a secret and must not stand here: write {{env: NAME}} with the name of an environment variable, "
                     "or {credential: NAME}"
+                )
+            elif isinstance(value, str) and is_signed(value):
+                raise ConfigurationError(
+                    f"config.{name}: is a signed address, which is a secret, and must not stand here: write {{env: NAME}} with the name "
+                    "of an environment variable"
                 )
             else:
                 values[name] = value

@@ -24,6 +24,11 @@ LONGEST_ADDRESS = 16_000
 MOST_IN_A_BATCH = 100
 _ALWAYS = ("createdate", "hs_object_id", "lastmodifieddate")
 _BY_DEFAULT = ("email", "firstname", "lastname")
+_STANDARD = (
+    "phone", "mobilephone", "hs_whatsapp_phone_number", "hs_additional_emails", "company", "jobtitle", "address", "city", "state", "zip",
+    "country", "hs_merged_object_ids",
+)  # fmt: skip
+"""Properties that every portal has, used or not."""
 _DATES = frozenset({"createdate", "lastmodifieddate"})
 _OPERATORS: dict[str, Callable[[int, int], bool]] = {
     "GT": lambda value, bound: value > bound,
@@ -88,7 +93,7 @@ class HubSpotAPI:
             )
 
     def _properties(self) -> dict[str, Any]:
-        names = dict.fromkeys((*_ALWAYS, *_BY_DEFAULT))
+        names = dict.fromkeys((*_ALWAYS, *_BY_DEFAULT, *_STANDARD))
         for contact in self.contacts:
             names |= dict.fromkeys(contact["properties"])
         return {

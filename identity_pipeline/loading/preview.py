@@ -7,11 +7,13 @@ from typing import Any
 import pyarrow as pa
 
 from identity_pipeline import normalise
+from identity_pipeline.core.check import CheckStep
 from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
+from identity_pipeline.core.errors import ConfigurationError, PipelineError
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.text import SANITISED, cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.loading.spec import Reader
+from identity_pipeline.loading.spec import Reader, unknown_fields
 from identity_pipeline.store import rejection
 
 
@@ -36,12 +38,31 @@ def preview(spec: LoadSpec, reader: Reader, limit: int, log: Callable[[str], Non
         records = cast_all_utf8(batch).slice(0, left)
         left -= records.num_rows
         kept = apply_cursor_filter(records, window, counts)
+        _check_mapped(spec, {*records.column_names, *window.context.fields}, window)
         if kept.num_rows:
             yield from _judged(spec, kept)
         if left <= 0:
             break
     if counts.null_cursor and spec.cursor:
         log(f"{counts.null_cursor} of them have no readable {spec.cursor.column}")
+
+
+def check_fields(spec: LoadSpec, reader: Reader) -> CheckStep:
+    """The step of a connection test that a connector cannot make: are the cursor and the mapped fields there?"""
+    try:
+        found = list(preview(spec, reader, 1, lambda _: None))
+    except PipelineError as error:
+        return CheckStep("fields", ok=False, message=str(error))
+    return CheckStep("fields", ok=True, message="id, cursor and mapped fields are there" if found else "no records there yet to look at")
+
+
+def _check_mapped(spec: LoadSpec, known: set[str], window: Window) -> None:
+    """As a load would: refuse a mapping whose fields the source does not have."""
+    if (spec.whole or window.context.fields) and (unknown := unknown_fields(spec, known)):
+        raise ConfigurationError(
+            f"{spec.source_name}: the mapped field {unknown[0]!r} is not in the source, which has {', '.join(sorted(known)[:30])}: "
+            "correct `mapping:`"
+        )
 
 
 def _judged(spec: LoadSpec, records: pa.Table) -> Iterator[PreviewedRecord]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import Mark
 from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
-from identity_pipeline.core.errors import ContractBroken, PipelineError, RateLimited, SchemaChanged
+from identity_pipeline.core.errors import ConfigurationError, ContractBroken, PipelineError, RateLimited, SchemaChanged
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.text import Batch, cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.loading.spec import Reader, RunOptions, Target, fingerprint
+from identity_pipeline.loading.spec import Reader, RunOptions, Target, fingerprint, unknown_fields
 from identity_pipeline.loading.start import Start, start_of
 from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.ledger import ReadSummary, SourceState
@@ -97,7 +97,20 @@ class _Reading:
                     f"{spec.source_name}: the source said that it has {context.source_count:,} records and gave {read:,}: nothing was "
                     "merged; run it again, and if it stays so, report it"
                 )
+        if counts.unreadable and counts.unreadable == counts.seen and spec.cursor:
+            raise ConfigurationError(
+                f"{spec.source_name}: none of {counts.unreadable:,} values of {spec.cursor.column!r} is a {spec.cursor.type}: nothing was "
+                "merged; correct cursor_type, or say how they are written (cursor_format)"
+            )
+        self._check_fields(writer.fields, window)
         self._warn(start, window, counts)
+        # A file that was skipped as unchanged stands in context.files, but has shown no field.
+        looked = bool(writer.fields) if context.files else not window.incremental
+        if not read and self.stored.row_count and looked:
+            context.warn(
+                f"the source is empty: it gave no record, and {self.stored.row_count:,} are stored; they stay as they are, unless a full "
+                "refresh finds them gone"
+            )
         partial = self.options.partial or start.leaps
         seconds = time.monotonic() - started
         self.log(f"load {load.load_id}: {read:,} records read and landed in {seconds:.1f} s, {counts.filtered:,} filtered")
@@ -125,9 +138,28 @@ class _Reading:
             partial=partial,
         )
 
+    def _check_fields(self, written: Iterable[str], window: Window) -> None:
+        """Refuse a source that lost a mapped field: its values would be overwritten with nothing."""
+        spec, known = self.spec, {*written, *window.context.fields}
+        if not known or self.options.full_refresh or not (spec.whole or window.context.fields):
+            return
+        if spec.whole and not {*spec.field_map.external_id} & known:
+            raise SchemaChanged(
+                f"{spec.source_name}: no field can be the external id: looked for {', '.join(spec.field_map.external_id[:10])}; the source "
+                f"has {', '.join(sorted(known)[:30])}: set `mapping: {{external_id: …}}` of the source"
+            )
+        gone = [name for name in spec.field_map.source_fields() if name in self.stored.fields and name not in known]
+        gone += unknown_fields(spec, known)
+        if gone:
+            raise SchemaChanged(
+                f"{spec.source_name}: the mapped field {gone[0]!r} is not in the source (any more), "
+                f"which has {', '.join(sorted(known)[:30])}: nothing was merged; "
+                "fix the source or its `mapping:`, or accept the loss with one full refresh"
+            )
+
     def _check_clock(self, start: Start, window: Window, *, again: bool) -> None:
         """Begin again from the source's own time if that is behind the mark: its clock was set back."""
-        now, cursor = window.context.source_time, self.spec.cursor
+        now, cursor = window.context.source_clock, self.spec.cursor
         if again or now is None or cursor is None or cursor.type != "timestamp" or start.mark is None or self.options.cursor_after:
             return
         clock = cursors.instant_text(now)
@@ -141,30 +173,33 @@ class _Reading:
 
     def _candidate(self, start: Start, window: Window, counts: CursorCounts) -> str | None:
         """The mark that this read leads to."""
-        cursor, now = self.spec.cursor, window.context.source_time
+        cursor, now = self.spec.cursor, window.context.source_clock
         if cursor is None:
             return None
         if not cursor.in_records:  # only the request knows it: all up to the start of the read was asked for
             return cursors.instant_text(now) if now else None
+        if window.context.source_maximum is not None:
+            return window.context.source_maximum
         seen = counts.mark(cursor)
         if seen is None and self.options.cursor_after:
             return start.lower
         clock = cursors.instant_text(now) if now and cursor.type == "timestamp" else None
         if start.mark and clock and cursors.lower_of("timestamp", clock, start.mark.after) == clock:
-            return cursors.higher_of("timestamp", seen, clock)  # the clock was set back: follow it, not the mark
+            return cursors.higher_of("timestamp", seen, clock)  # follow the source's time, not the mark
         return seen
 
     def _source_ends_below(self, start: Start, window: Window, counts: CursorCounts) -> bool:
         """True if a whole look at the source shows that nothing lies at or above the mark: it was too high."""
-        cursor, now = self.spec.cursor, window.context.source_time
+        cursor, now = self.spec.cursor, window.context.source_clock
         if cursor is None or start.mark is None or self.options.partial or not cursor.in_records:
             return False
         if cursor.type == "timestamp":
             return now is not None and cursors.lower_of("timestamp", cursors.instant_text(now), start.mark.after) != start.mark.after
-        seen = counts.mark(cursor)
-        looked_at_all = counts.seen > 0 and counts.filtered > 0
+        maximum = window.context.source_maximum
+        seen = maximum or counts.mark(cursor)
+        looked_at_all = maximum is not None or (counts.seen > 0 and counts.filtered > 0)
         lower = seen is not None and seen != start.mark.after and cursors.lower_of(cursor.type, seen, start.mark.after) == seen
-        if looked_at_all and lower:
+        if looked_at_all and lower and maximum is None:  # whoever asked for a maximum has said so
             window.context.warn(f"nothing in the source reaches the mark {start.mark.after}: the mark goes back to {seen}")
         return looked_at_all and lower
 
@@ -222,7 +257,6 @@ def read(
             summary = reading.land(load, start)
         except PipelineError as error:
             raise _postponed(target, spec, error) from None
-        _check_fields(spec, stored, summary, options)
     reached("landed")
     return Read(load, summary)
 
@@ -249,20 +283,6 @@ def _postponed(target: Target, spec: LoadSpec, error: PipelineError) -> Pipeline
 
 def _minute(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _check_fields(spec: LoadSpec, stored: SourceState, summary: ReadSummary, options: RunOptions) -> None:
-    """Refuse a source that lost a mapped field: its values would be overwritten with nothing."""
-    if not spec.whole or not summary.records_read or options.full_refresh or not summary.fields:
-        return
-    gone = [name for name in spec.field_map.source_fields() if name in stored.fields and name not in summary.fields]
-    gone += [name for group in spec.mapped if not set(group) & set(summary.fields) for name in group]
-    if gone:
-        raise SchemaChanged(
-            f"{spec.source_name}: the mapped field {gone[0]!r} is not in the source (any more), "
-            f"which has {', '.join(summary.fields[:30])}: nothing was merged; "
-            "fix the source or its `mapping:`, or accept the loss with one full refresh"
-        )
 
 
 def _closable(batches: Iterator[Batch]) -> Generator[Batch]:

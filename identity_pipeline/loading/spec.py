@@ -1,6 +1,6 @@
 """Around a load's spec: what it reads from, where it writes, what one run may choose, what the merge goes by."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,4 +57,9 @@ def rules(spec: LoadSpec) -> Rules:
     def canonicalise(records: pa.Table) -> pa.Table:
         return normalise.canonicalise(records, spec.field_map, default_region=spec.default_region)
 
-    return Rules(spec.field_map, canonicalise, fingerprint(spec), Recency(spec.cursor, spec.order))
+    return Rules(spec.field_map, canonicalise, fingerprint(spec), Recency(spec.cursor, spec.order, spec.snapshot))
+
+
+def unknown_fields(spec: LoadSpec, known: Collection[str]) -> list[str]:
+    """The source fields of the user's own mapping that are not among those the source has, where none of their group is."""
+    return [name for group in spec.mapped if not set(group) & set(known) for name in group]

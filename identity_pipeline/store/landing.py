@@ -165,9 +165,9 @@ class LandingWriter:
         Raises:
             TargetUnavailable: the landing place is full or cannot be written.
         """
+        self.fields.update(dict.fromkeys(table.column_names))
         if not table.num_rows:
             return
-        self.fields.update(dict.fromkeys(table.column_names))
         if self._waiting and (self._waiting[0].schema != table.schema or sum(t.num_rows for t in self._waiting) >= _GATHER_ROWS):
             self._flush()
         self._waiting.append(table)

@@ -68,11 +68,13 @@ class Recency:
     """Which of two versions of a record stays: the newer by ``cursor``.
 
     Without a cursor in the records, or on a tie, it is the one that the source streams later, or
-    earlier where ``order`` says that the newest comes first.
+    earlier where ``order`` says that the newest comes first. ``snapshot`` says that each read shows the
+    present state of all that it reads: then what a later load found is newer, whatever its cursor says.
     """
 
     cursor: Cursor | None = None
     order: Order = "oldest_first"
+    snapshot: bool = False
 
     @property
     def column(self) -> str | None:
@@ -252,7 +254,7 @@ class _Merger:
         if self.whole is None:
             return lost
         returning = older & earlier
-        if not self.load.full_refresh:
+        if not self.load.full_refresh and not recency.snapshot:
             returning &= deleted
             if returning.any():  # what the source shows alive again is alive, whenever it was changed last
                 found = self.rules.canonicalise(records.take(at.filter(pa.array(returning))))

@@ -85,12 +85,14 @@ def test_a_record_that_comes_late_is_found_within_the_overlap(loader: Loader) ->
 
 
 @pytest.mark.needs("cursor", "null_cursor")
-def test_records_without_a_cursor_value_are_loaded_and_counted_by_a_full_read(loader: Loader) -> None:
+def test_records_without_a_cursor_value_are_loaded_and_counted_and_later_ones_found_or_reported(loader: Loader) -> None:
     loader.show(*FIVE, Contact("6", None), Contact("7", None))
     row = loader.load()
     assert (row["inserted"], row["null_cursor"]) == (7, 2)
     assert any("2 records" in warning for warning in row["warnings"])
     loader.add(Contact("8", None))
+    later = loader.load()
+    assert "8" in loader.live() or any("full refresh" in warning for warning in later["warnings"]), "it is never seen, and nobody says so"
     assert loader.load(full_refresh=True)["null_cursor"] == 3
     assert loader.live() == {*IDS, "6", "7", "8"}
 

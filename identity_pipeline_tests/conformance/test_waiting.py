@@ -27,7 +27,7 @@ def test_a_wait_too_long_for_a_run_is_kept_by_the_loads_after_it(loader: Loader)
 
 @pytest.mark.needs("http")
 def test_what_was_tried_to_the_end_is_tried_by_no_other_layer(loader: Loader) -> None:
-    """Tries of the client, of the op and of the run would multiply: 5 × 3 × 2 downloads of one file."""
+    """Tries of the client, of the op and of the run would multiply: 5 by 3 by 2 downloads of one file."""
     loader.show(*contacts(5))
     loader.harness.faults.plan([status(503)] * LONG)
     error = loader.fail()

@@ -110,3 +110,11 @@ def test_a_run_that_brings_other_settings_is_told_by_their_names(crm):
     ours = crm().resource()
     assert differing(ours, crm().resource()) == []
     assert differing(ours, crm(place="Elsewhere", token={"env": "OTHER"}).resource()) == ["token", "place"]
+
+
+@pytest.mark.parametrize("name", ["sig", "X-Amz-Signature", "X-Goog-Signature", "token"])
+def test_a_signed_address_is_never_taken_literally(crm, name):
+    with pytest.raises(ConfigurationError, match=r"config\.place: is a signed address") as error:
+        crm(place=f"https://files.example.org/people.csv?{name}=canary").resource()
+    assert "canary" not in str(error.value)
+    assert crm(place="https://files.example.org/people.csv?format=csv").resource().place
