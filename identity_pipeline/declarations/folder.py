@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.spelling import suggestion
 from identity_pipeline.declarations.source import Source, first_fault
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -49,30 +50,48 @@ class Declarations:
         for problem in self.problems:
             if problem.name == name:
                 raise ConfigurationError(str(problem))
-        raise ConfigurationError(f"no source is called {name!r}; declared are {', '.join(self.sources) or 'none'}")
+        raise ConfigurationError(
+            f"no source is called {name!r}; declared are {', '.join(self.sources) or 'none'}{suggestion(name, self.sources)}"
+            + "".join(f"; it may be in {problem}" for problem in self.problems if problem.name is None)
+        )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A source that is right by itself, and where it stands."""
+
+    file: str
+    line: int
+    source: Source
 
 
 def load(folder: Path) -> Declarations:
-    """Read every ``*.yaml`` and ``*.yml`` of ``folder``."""
-    sources: dict[str, Source] = {}
+    """Read every ``*.yaml`` and ``*.yml`` of ``folder``.
+
+    Of sources that share a name none is taken: which one is meant cannot be known.
+    """
+    named: dict[str, list[_Found]] = {}
     problems: list[Problem] = []
     for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
         for found in _file(path):
             if isinstance(found, Problem):
                 problems.append(found)
-            elif found[1].name in sources:
-                problems.append(Problem(path.name, found[0], found[1].name, "name: another source has it already: choose another name"))
             else:
-                sources[found[1].name] = found[1]
-    return Declarations(sources, problems)
+                named.setdefault(found.source.name, []).append(found)
+    for name, same in named.items():
+        for one in same if len(same) > 1 else ():
+            others = " and ".join(f"{other.file}:{other.line}" for other in same if other is not one)
+            problems.append(Problem(one.file, one.line, name, f"name: stands in {others} too: rename or remove one of them"))
+    return Declarations({name: same[0].source for name, same in named.items() if len(same) == 1}, problems)
 
 
-def _file(path: Path) -> Iterator[Problem | tuple[int, Source]]:
+def _file(path: Path) -> Iterator[Problem | _Found]:
     try:
         text = path.read_text("utf-8")
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
+            repeated = [_repeated(node) for node in _entry_nodes(root)]  # now: construction merges what `<<` names into the nodes
             value = loader.construct_document(root) if root is not None else None
         finally:
             loader.dispose()
@@ -94,15 +113,39 @@ def _file(path: Path) -> Iterator[Problem | tuple[int, Source]]:
     if more:
         yield Problem(path.name, more[0][0].start_mark.line + 1, None, "sources: stands twice: put all sources below the first one")
         return
-    for entry, node in zip(entries, nodes.value, strict=True):
-        yield _entry(path.name, entry, node)
+    for entry, node, twice in zip(entries, nodes.value, repeated, strict=True):
+        yield _entry(path.name, entry, node, twice)
 
 
-def _entry(file: str, entry: object, node: yaml.Node) -> Problem | tuple[int, Source]:
+def _entry_nodes(root: yaml.Node | None) -> list[yaml.Node]:
+    pairs = root.value if isinstance(root, yaml.MappingNode) else ()
+    return next((value.value for key, value in pairs if key.value == "sources" and isinstance(value, yaml.SequenceNode)), [])
+
+
+def _repeated(entry: yaml.Node) -> yaml.ScalarNode | None:
+    """The first key of an entry that its mapping has already: YAML would take the last one without a word."""
+    below, seen = [entry], {id(entry)}
+    for node in below:
+        keys: set[str] = set()
+        for part in node.value if isinstance(node, yaml.CollectionNode) else ():
+            key, value = part if isinstance(part, tuple) else (None, part)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in keys:
+                    return key
+                keys.add(key.value)
+            if id(value) not in seen:
+                seen.add(id(value))
+                below.append(value)
+    return None
+
+
+def _entry(file: str, entry: object, node: yaml.Node, repeated: yaml.ScalarNode | None) -> Problem | _Found:
     line = node.start_mark.line + 1
     if not isinstance(entry, dict):
         return Problem(file, line, None, "a source is a mapping with name, source_type and config")
     name = entry.get("name") if isinstance(entry.get("name"), str) else None
+    if repeated is not None:
+        return Problem(file, repeated.start_mark.line + 1, name, f"{repeated.value}: stands twice in one mapping: remove one of them")
     try:
         source = Source.model_validate(entry)
         source.check()
@@ -111,7 +154,7 @@ def _entry(file: str, entry: object, node: yaml.Node) -> Problem | tuple[int, So
     except ConfigurationError as error:
         message = str(error)
     else:
-        return line, source
+        return _Found(file, line, source)
     field = re.match(r"[\w.]+", message)
     return Problem(file, _line(node, field[0].split(".") if field else []), name, message)
 

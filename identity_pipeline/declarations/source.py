@@ -21,6 +21,7 @@ from identity_pipeline.core.secret import Reference, StoredToken
 from identity_pipeline.core.text import to_text
 from identity_pipeline.dagster_internals import DISALLOWED_NAMES, is_valid_cron_schedule
 from identity_pipeline.declarations import references
+from identity_pipeline.normalise import country
 from identity_pipeline.readers.files import is_signed
 
 _RESERVED = DISALLOWED_NAMES | {"ingest", "io_manager", "normalise_records"}
@@ -78,6 +79,20 @@ class Source(BaseModel):
     @classmethod
     def _as_text(cls, value: object) -> object:
         return to_text(value) if isinstance(value, int | float | date | datetime) else value
+
+    @field_validator("default_region", mode="before")
+    @classmethod
+    def _is_no_boolean(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError(f'YAML reads this as {str(value).lower()}: write the country in quotes, "NO" for Norway')  # noqa: TRY004 - pydantic's
+        return value
+
+    @field_validator("default_region")
+    @classmethod
+    def _is_country(cls, value: str | None) -> str | None:
+        if value is not None and country.alpha_2(value) is None:
+            raise ValueError(f"{value} is no country of ISO 3166-1: write two capital letters such as DE")
+        return value
 
     @field_validator("schedule", "full_refresh_schedule")
     @classmethod

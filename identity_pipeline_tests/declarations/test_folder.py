@@ -46,7 +46,6 @@ def problems(folder: Path, text: str) -> list[str]:
         ("  - name: second", "  - name: Second", "broken.yaml:7: Second: name: use lower-case letters, digits and _, first a letter"),
         ("  - name: second", "  - title: second", "broken.yaml:7: name: is missing"),
         ("  - name: second", "  - x: 1", "broken.yaml:7: name: is missing"),
-        ("  - name: second", "  - name: first", "broken.yaml:7: first: name: another source has it already: choose another name"),
         (
             "    source_type: postgres_identity",
             "    source_type: postgress",
@@ -64,6 +63,14 @@ def problems(folder: Path, text: str) -> list[str]:
         ),
         ("    cursor_type: timestamp", "    sensor: true\n    cursor_type: int", "broken.yaml:13: second: sensor: only file sources"),
         ("    cursor_type: timestamp", "    default_region: Germany\n    cursor_type: int", "broken.yaml:13: second: default_region: "),
+        ("    cursor_type: timestamp", "    default_region: XX\n    cursor_type: int", "broken.yaml:13: second: default_region: XX is no"),
+        (
+            "    cursor_type: timestamp",
+            "    default_region: NO\n    cursor_type: int",
+            "broken.yaml:13: second: default_region: YAML reads this as false: write the country in quotes",
+        ),
+        ("    cursor_type: timestamp", "    cursor_column: id", "broken.yaml:13: second: cursor_column: stands twice in one mapping"),
+        ("      table: people", "      table: a\n      table: b", "broken.yaml:12: second: table: stands twice in one mapping"),
         ("    cursor_column: updated_at", "    description: x", "broken.yaml:7: second: cursor_column: is missing; cursor_type"),
         (
             "    cursor_type: timestamp",
@@ -134,6 +141,32 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_load(tmp_path: Path, 
 def test_a_file_that_is_not_text_is_told(tmp_path: Path):
     (tmp_path / "broken.yaml").write_bytes(b"sources: \xff\xfe")
     assert str(load(tmp_path).problems[0]).startswith("broken.yaml:1: cannot be read (UnicodeDecodeError)")
+
+
+def test_a_name_in_two_files_is_reported_for_both_with_the_others_place_and_neither_loads(tmp_path: Path):
+    (tmp_path / "good.yml").write_text(GOOD)
+    (tmp_path / "copy.yaml").write_text(FILE + GOOD.partition("\n")[2])
+    found = load(tmp_path)
+    assert list(found.sources) == ["first", "second"]
+    assert sorted(map(str, found.problems)) == [
+        "copy.yaml:14: crm: name: stands in good.yml:2 too: rename or remove one of them",
+        "good.yml:2: crm: name: stands in copy.yaml:14 too: rename or remove one of them",
+    ]
+
+
+def test_a_merged_key_may_be_written_over(tmp_path: Path):
+    base = "x: &base {source_type: postgres_identity, config: {connection_string: {env: D}, table: a}, description: x}\nsources:\n"
+    assert problems(tmp_path, base + "  - {name: one, <<: *base, description: y}\n  - {name: two, <<: *base}\n") == []
+    assert {source.name: source.description for source in load(tmp_path).sources.values()} == {"one": "y", "two": "x"}
+
+
+def test_who_asks_for_a_source_that_is_not_there_hears_of_files_that_cannot_be_read_and_of_near_names(tmp_path: Path):
+    (tmp_path / "good.yml").write_text(GOOD)
+    problems(tmp_path, "sources:\n  - name: [")
+    with pytest.raises(
+        ConfigurationError, match=r"no source is called 'crn'.*did you mean 'crm'\?; it may be in broken.yaml:3: is not YAML"
+    ):
+        load(tmp_path).source("crn")
 
 
 def test_an_empty_file_an_empty_folder_and_none_are_no_problem(tmp_path: Path):
