@@ -141,7 +141,7 @@ class Connector(dg.ConfigurableResource):
     reads_whole: ClassVar[bool] = False
     """True if a read that ends is known to be whole, so that one absence proves a deletion."""
     reads_snapshot: ClassVar[bool] = False
-    """True if a read shows each record as it is now: a later load's is newer, whatever its cursor."""
+    """True if a read shows each record as it is now: a later one is newer, whatever its cursor."""
 
     def read(self, window: Window) -> Iterator[Batch]:
         """Yield batches of the records that ``window`` asks for, as frames or Arrow tables.

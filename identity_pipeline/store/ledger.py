@@ -299,6 +299,11 @@ def _commit(
             f"{' + '.join(f'{count} {name}' for name, count in totals.items())}); the mark stays where it was: please report this"
         )
     deleted, warnings = sum(part["deleted"] for part in parts), list(summary.warnings)
+    if conflicting := sum(part["conflicting"] for part in parts):
+        warnings.append(
+            f"{conflicting} records have the id of another one, other content, and no newer cursor value: one of each id stays; check "
+            "that the id is unique in the source, and not rounded"
+        )
     if load.full_refresh and seen is not None:
         swept = sweep(connection, load, seen, max_deleted_share, whole=whole)
         deleted += swept.deleted

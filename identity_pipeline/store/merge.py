@@ -50,7 +50,10 @@ _SIGNALS = ("absorbed", "deleted")
 
 @dataclass
 class PartCounts:
-    """The balance of one part: ``records`` is the sum of the five below it."""
+    """The balance of one part: ``records`` is the sum of the five below it.
+
+    ``conflicting`` is how many of them had another record's id, other content, and no newer cursor value.
+    """
 
     records: int = 0
     inserted: int = 0
@@ -60,6 +63,7 @@ class PartCounts:
     quarantined: int = 0
     deleted: int = 0
     valid_identifiers: int = 0
+    conflicting: int = 0
     seconds: float = 0.0
 
 
@@ -119,7 +123,7 @@ def merge_part(url: str, load: Load, part: Part, batches: Iterable[pa.Table], ru
     with connect(url, doing="merge") as connection:
         fenced(connection, load)
         done = connection.execute(
-            "select records, inserted, updated, unchanged, duplicates, quarantined, deleted, valid_identifiers, seconds "
+            "select records, inserted, updated, unchanged, duplicates, quarantined, deleted, valid_identifiers, conflicting, seconds "
             "from identity.load_parts where load_id = %s and shard = %s and part = %s",
             (load.load_id, part.shard, part.number),
         ).fetchone()
@@ -181,6 +185,7 @@ class _Merger:
         keys = recency.keys(records)
         newest = _newest(records.column(id_field), keys, newest_first=recency.newest_first)
         if newest is not None:
+            counts.conflicting += _conflicting(records, id_field, keys)
             counts.duplicates += records.num_rows - len(newest)
             records, places = records.take(newest), places.take(newest)
             keys = None if keys is None else keys.take(newest)
@@ -250,6 +255,7 @@ class _Merger:
             return np.zeros(0, bool)
         older, tie = self._compared(changed.column("cursor").combine_chunks(), None if keys is None else keys.take(at))
         earlier, deleted = _bools(changed.column("earlier")), _bools(changed.column("deleted"))
+        self.counts.conflicting += int((tie & ~earlier).sum())
         lost = older | (tie & ~earlier & recency.newest_first)
         if self.whole is None:
             return lost
@@ -416,6 +422,16 @@ def _newest(ids: pa.ChunkedArray, keys: pa.Array | None, *, newest_first: bool) 
     names = ordered.column("id").combine_chunks()
     first = pa.concat_arrays([pa.array([True]), pc.not_equal(names[1:], names[:-1])])
     return _sorted(ordered.column("n").filter(first))
+
+
+def _conflicting(records: pa.Table, id_field: str, keys: pa.Array | None) -> int:
+    """How many records carry another's id and other content, and no cursor value says which is the newer."""
+    plain = records.drop_columns([SANITISED]) if SANITISED in records.column_names else records
+    versions = {"id": records.column(id_field), "content": record_hashes(plain, "")}
+    if keys is not None:
+        versions["key"] = keys
+    grouped = pa.table(versions).group_by([name for name in versions if name != "content"])
+    return (pc.sum(pc.subtract(grouped.aggregate([("content", "count_distinct")]).column("content_count_distinct"), 1)).as_py()) or 0
 
 
 def _bools(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -332,3 +332,12 @@ def test_an_id_that_is_too_long_or_empty_is_quarantined_alone(loader: Loader) ->
     row = loader.load()
     assert (row["inserted"], row["quarantined"]) == (1, 2)
     assert {row["reason"] for row in loader.quarantined()} == {"id_too_long", "missing_id"}
+
+
+@pytest.mark.needs("repeated_id")
+def test_rows_of_one_id_that_differ_are_counted_apart_from_true_duplicates(loader: Loader) -> None:
+    loader.show(FIVE[0], FIVE[0], FIVE[1], FIVE[1].but(note="other"), FIVE[2].but(at=minute(3)), FIVE[2].but(at=minute(4), note="newer"))
+    row = loader.load()
+    assert (row["records_read"], row["inserted"], row["duplicates"]) == (6, 3, 3)
+    [warning] = [warning for warning in row["warnings"] if "id of another" in warning]
+    assert warning.startswith("1 records"), "neither the true duplicate nor the older version counts"

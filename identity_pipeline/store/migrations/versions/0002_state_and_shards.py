@@ -18,6 +18,7 @@ _STATEMENTS = (
     """
     alter table identity.load_parts
         add column shard int not null default 0,
+        add column conflicting bigint not null default 0,
         alter column fields set default '{}',
         drop constraint load_parts_pkey,
         add primary key (load_id, shard, part)
