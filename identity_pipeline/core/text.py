@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from identity_pipeline.core.errors import ContractBroken
+from identity_pipeline.core.fieldmap import REJECTED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,7 @@ class _Number(str):
 
 _TEXTS = frozenset({str, _Number, type(None)})
 """Types whose values Arrow takes as text the way they are."""
-_FLAT = _TEXTS | {bool, int, float, list}
+_FLAT = _TEXTS | {bool, int, float}
 
 
 def parse_json(body: bytes | str) -> Any:
@@ -130,14 +131,25 @@ def flatten(record: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict
 
 
 def table_of(records: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """A batch of JSON objects as a table of text, nested objects flattened."""
+    """A batch of JSON objects as a table of text, nested objects flattened.
+
+    An object that is nested too deep is rejected alone: it keeps its texts and says why under :data:`REJECTED`.
+    """
     rows = list(records)
     columns = _by_column(rows)
     kinds = {name: set(map(type, values)) for name, values in columns.items()}
     if any(type(name) is not str for name in columns) or not all(map(_FLAT.issuperset, kinds.values())):
-        rows = [flatten(row) for row in rows]
+        rows = [_flattened(row) for row in rows]
         columns, kinds = _by_column(rows), {}
     return _table({name: _array(values, kinds.get(name)) for name, values in columns.items()}, len(rows))
+
+
+def _flattened(record: Mapping[str, Any]) -> dict[str, str | None]:
+    try:
+        return flatten(record)
+    except (ContractBroken, RecursionError):
+        kept = {str(name): to_text(value) for name, value in record.items() if type(value) in _FLAT}
+        return kept | {REJECTED: f"malformed: nested deeper than {MAX_DEPTH} levels"}
 
 
 def _by_column(rows: list[Any]) -> Mapping[Any, Sequence[Any]]:

@@ -168,6 +168,7 @@ def test_one_bad_contact_spoils_no_other(hubspot, bad, cursor):
     good = found[found["id"].isin(["1", "3"])]
     assert len(good) == 2
     assert REJECTED not in good or good[REJECTED].isna().all()
+    assert ((found["id"].isna()) | (found[REJECTED].notna() if REJECTED in found else False)).sum() == 1
 
 
 def test_a_property_named_like_a_field_of_the_contact_hides_neither(hubspot):

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from identity_pipeline.core import text
+from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.text import SANITISED, cast_all_utf8, flatten, parse_json, table_of
 
 PAGES: dict[str, list[dict[str, Any]]] = {
@@ -55,3 +56,10 @@ def test_a_page_of_texts_is_not_looked_at_cell_by_cell(monkeypatch: pytest.Monke
     table = table_of(parse_json('[{"id": 1, "name": "Zoë"}, {"id": 2, "name": null}]'))
     monkeypatch.setattr(text, "_array", looked_at)
     assert cast_all_utf8(table).to_pylist() == [{"id": "1", "name": "Zoë"}, {"id": "2", "name": None}]
+
+
+@pytest.mark.parametrize("deep", ["{%s}" % ('"a":{' * 150 + "}" * 150), "[" * 900 + "]" * 900], ids=["objects", "lists"])
+def test_a_record_that_is_nested_too_deep_is_rejected_alone(deep: str):
+    table = table_of(parse_json(f'[{{"id": "1"}}, {{"id": "2", "x": {deep}}}]'))
+    assert table.column("id").to_pylist() == ["1", "2"]
+    assert table.column(REJECTED).to_pylist() == [None, "malformed: nested deeper than 100 levels"]

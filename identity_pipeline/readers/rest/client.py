@@ -33,6 +33,7 @@ RETRY_BUDGET = 300.0
 
 _REFUSAL_BYTES = 2**20
 _REMEMBERED = 100_000
+_TOO_LARGE = frozenset({413, 414})
 _LISTED = 3
 """Times that a page is asked for until all it lists can be read: records may go between the two requests."""
 _LED_HERE = f"the page before led here, and what it gave is not accepted (any more): {REPORT}"
@@ -175,7 +176,7 @@ class Client:
             RateLimited: 429, and the source asks for a longer wait than we may take.
             SourceUnavailable: refused, reset, timed out or 5xx, to the end of the budget.
             TruncatedBody: the body broke off every time.
-            LimitExceeded: the body is larger than ``max_bytes``.
+            LimitExceeded: the body is larger than ``max_bytes``, or the request larger than the source takes.
             ContractBroken: not JSON.
             ConfigurationError: the source leads to another host, or its certificate is not accepted.
         """
@@ -226,6 +227,8 @@ class Client:
             return replace(response, code=self.errors.code_of(response))
         found = found or VendorError()
         error = found.error or error_class(response.status, content_type(response.headers))
+        if response.status in _TOO_LARGE:
+            error = LimitExceeded
         if onward and error is SourceRejected:
             error, found = ContractBroken, replace(found, advice=found.advice or _LED_HERE)
         raise refusal(error(describe(response, found, error)), response.headers, found.wait)

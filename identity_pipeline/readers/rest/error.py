@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from identity_pipeline.core.errors import (
     ContractBroken,
     CredentialError,
+    LimitExceeded,
     PermissionDenied,
     PipelineError,
     RateLimited,
@@ -32,6 +33,7 @@ _ADVICE: dict[type[PipelineError], str] = {
     SourceUnavailable: "the source is busy or down: try again later",
     RateLimited: "the source asks us to slow down: try again later",
     ContractBroken: REPORT,
+    LimitExceeded: "more was asked for at once than the source takes: report it",
 }
 
 

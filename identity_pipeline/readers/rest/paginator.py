@@ -78,7 +78,7 @@ class KeysetPaginator:
     def next(self, response: Response) -> Request | None:
         """The next request, None after the last page."""
         keys = [str(record.get(self.key, "")) for record in response.records(self.records)]
-        found = [int(key) for key in keys if re.fullmatch(r"[0-9]{1,18}", key)]
+        found = [int(key) for key in keys if re.fullmatch(r"[0-9]{1,30}", key)]
         if any(after <= before for before, after in pairwise(found)):
             raise ContractBroken(f"{response.tried} answered records that are not in order of {self.key!r}, as was asked: {REPORT}")
         if not self.more(response):

@@ -856,6 +856,13 @@ def test_a_batch_that_is_too_large_is_asked_for_in_halves():
     assert looked_up(server, max_bytes=2000) == wide
 
 
+@pytest.mark.parametrize("code", [413, 414])
+def test_a_batch_that_is_more_than_the_source_takes_is_asked_for_in_halves(code):
+    both = [{"id": "1"}, {"id": "2"}]
+    server = scripted({"results": both}).plan([status(code), status(200, {"results": both[:1]}), status(200, {"results": both[1:]})])
+    assert looked_up(server) == both
+
+
 @pytest.mark.parametrize(("names", "fits"), [(["a"], True), (["n" * 900] * 4, True), (["n" * 900] * 5, False), (["имя"] * 400, False)])
 def test_names_are_measured_as_they_stand_in_an_address(names, fits):
     assert rest.fits(names) is fits
