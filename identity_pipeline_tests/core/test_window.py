@@ -1,0 +1,35 @@
+"""The lower bound as vendors take it: never after the mark, and one step before it where they leave out what equals it."""
+
+import pytest
+
+from identity_pipeline.core.cursor import Cursor
+from identity_pipeline.core.window import Window
+
+MARK = "2026-04-13T08:00:00.123999Z"
+
+
+@pytest.mark.parametrize(
+    ("form", "exclusive", "bound"),
+    [
+        ("iso", False, MARK),
+        ("iso", True, "2026-04-13T07:59:59.123999Z"),
+        ("s", False, "1776067200"),
+        ("s", True, "1776067199"),
+        ("ms", False, "1776067200123"),
+        ("ms", True, "1776067200122"),
+    ],
+)
+def test_an_instant_is_rounded_down_and_steps_back_for_an_exclusive_filter(form, exclusive: bool, bound: str):
+    assert Window(Cursor("at", "timestamp"), MARK).lower_bound(form, exclusive=exclusive) == bound
+
+
+def test_a_number_steps_back_by_one_and_a_text_not_at_all():
+    assert Window(Cursor("id", "int"), "42").lower_bound("ms") == "42"
+    assert Window(Cursor("id", "int"), "42").lower_bound("ms", exclusive=True) == "41"
+    assert Window(Cursor("id", "text"), "b").lower_bound(exclusive=True) == "b"
+
+
+@pytest.mark.parametrize("window", [Window(), Window(Cursor("at", "timestamp"))])
+def test_a_window_without_a_bound_has_none_to_give(window: Window):
+    with pytest.raises(ValueError, match="no lower bound"):
+        window.lower_bound()
