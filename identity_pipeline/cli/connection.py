@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from identity_pipeline.core import settings
+from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.secret import Env
 from identity_pipeline.declarations import folder, references
 from identity_pipeline.declarations.folder import Declarations
@@ -12,8 +13,15 @@ from identity_pipeline.embedded.location import database_url
 
 
 def declarations() -> Declarations:
-    """Everything in the sources folder."""
-    return folder.load(settings.sources_folder())
+    """Everything in the sources folder.
+
+    Raises:
+        ConfigurationError: there is no such folder, which must not look like one without sources.
+    """
+    path = settings.sources_folder()
+    if not path.is_dir():
+        raise ConfigurationError(f"{path} is no folder: make it, or set IDENTITY_SOURCES to the folder of your source files")
+    return folder.load(path)
 
 
 def open_source(name: str) -> Opened:

@@ -7,7 +7,7 @@ import click
 
 from identity_pipeline.cli import output
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.credentials import vault
+from identity_pipeline.credentials import keyring, vault
 from identity_pipeline.embedded.location import database_url
 
 COLUMNS = ("name", "kind", "status", "key_id", "version", "created_at", "updated_at")
@@ -69,9 +69,16 @@ def delete(name: str) -> None:
 def rotate() -> None:
     """Encrypt every secret again with the newest key.
 
-    First put a new key (openssl rand -base64 32) in front of the old one in IDENTITY_ENCRYPTION_KEYS,
-    with a comma between; then run this; then drop the old key. Loads go on meanwhile. It may be
-    broken off and repeated.
+    First put a new key (openssl rand -base64 32) in front of the old one in IDENTITY_ENCRYPTION_KEYS
+    or in the key file, with a comma between; then run this; then drop the old key. Loads go on
+    meanwhile. It may be broken off and repeated.
     """
-    done = vault.rotate(database_url(), log=output.say)
-    output.say(f"{done} encrypted again, the others were already: older keys are no longer needed")
+    done, known = vault.rotate(database_url(), log=output.say), len(keyring.keys())
+    place = keyring.VARIABLE if os.environ.get(keyring.VARIABLE) else str(keyring.key_file())
+    if known > 1:
+        output.say(f"{done} encrypted again, the others were already: drop the older keys from {place}")
+    else:
+        output.say(
+            f"nothing was changed: {place} holds one key, and every secret is encrypted with it already. For a new key put the output of "
+            "`openssl rand -base64 32` and a comma in front of it, and run this again"
+        )

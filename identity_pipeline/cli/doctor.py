@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError
 from identity_pipeline.core.secret import Credential
 from identity_pipeline.credentials import keyring, vault
+from identity_pipeline.declarations import folder as folders
+from identity_pipeline.declarations.source import Source
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.orchestration import assets
 from identity_pipeline.orchestration.health import GRACE
@@ -27,6 +29,7 @@ from identity_pipeline.store.migrate import revisions
 
 COLUMNS = ("check", "outcome", "message")
 _FREE_BYTES = 2**30
+_CLOCKS_DIFFER = timedelta(hours=1)
 _PYTHON = ((3, 11), (3, 14))
 
 
@@ -108,8 +111,13 @@ def _daemon() -> Findings:
     services.project()
     with dg.DagsterInstance.get() as instance:
         statuses = instance.get_daemon_statuses()
+        queued = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
     ill = [name.lower() for name, status in statuses.items() if status.required and not status.healthy]
-    waiting = any(source.schedule or source.full_refresh_schedule or source.sensor for source in declarations().sources.values())
+    waiting = any(source.schedule or source.full_refresh_schedule or source.sensor for source in _declared().values())
+    if ill and queued:
+        yield Finding(
+            "failed", f"{queued} runs wait in the queue and no daemon starts them: start Dagster (make dev, or dagster-daemon run)"
+        )
     if ill:
         yield Finding(
             "failed" if waiting else "warning",
@@ -142,11 +150,7 @@ def _landing() -> Findings:
 
 
 def _sources() -> Findings:
-    folder = settings.sources_folder()
-    if not folder.is_dir():
-        yield Finding("failed", f"{folder} is no folder: make it, or set IDENTITY_SOURCES")
-        return
-    declared = declarations()
+    folder, declared = settings.sources_folder(), declarations()
     yield from (Finding("failed", str(problem)) for problem in declared.problems)
     if not declared.sources:
         yield Finding("warning", f"no source in {folder}: `identity-pipeline sources new SOURCE_TYPE NAME` writes a file to fill in")
@@ -154,10 +158,22 @@ def _sources() -> Findings:
         yield Finding("ok", f"{len(declared.sources)} declared in {folder}")
 
 
+def _declared() -> dict[str, Source]:
+    """The sources that can be loaded; what is wrong with the others, or with the folder, has its own check."""
+    return folders.load(settings.sources_folder()).sources
+
+
 def _environment() -> Findings:
-    faults = [fault for source in declarations().sources.values() for fault in missing(source)]
-    yield from (Finding("failed", fault) for fault in faults)
-    if not faults:
+    bundled = folders.load(settings.PACKAGE / "sources").sources
+    found = [
+        Finding("warning", f"{fault}; `make demo` and `make dev` set it themselves")
+        if bundled.get(source.name) == source
+        else Finding("failed", fault)
+        for source in _declared().values()
+        for fault in missing(source)
+    ]
+    yield from found
+    if not found:
         yield Finding("ok", "every environment variable that a source names is set")
 
 
@@ -174,7 +190,7 @@ def _credentials() -> Findings:
     url = database_url()
     faults = vault.unreadable(url)
     stored = {row["name"] for row in vault.listing(url)}
-    for source in declarations().sources.values():
+    for source in _declared().values():
         for setting, reference in source.references.items():
             if isinstance(reference, Credential) and reference.name not in stored:
                 faults.append(
@@ -195,6 +211,31 @@ def _code_location() -> Findings:
     finally:
         log.disabled = False
     yield Finding("ok", f"loads, executor {settings.executor()}")
+
+
+def _marks() -> Findings:
+    marks, now = listing.latest(database_url()), datetime.now(UTC)
+    ahead = [
+        (source.name, mark)
+        for source in _declared().values()
+        if source.cursor_kind and source.cursor_kind[0] == "timestamp" and (mark := marks.get(source.name, {}).get("mark"))
+        if _lies_after(mark, now + _CLOCKS_DIFFER)
+    ]
+    for name, mark in ahead:
+        yield Finding(
+            "failed",
+            f"{name}: its mark {mark} lies in the future: loads see nothing below it. Correct the value in the source, then run "
+            f"`identity-pipeline ingest {name} --full`",
+        )
+    if not ahead:
+        yield Finding("ok", "none lies in the future")
+
+
+def _lies_after(mark: str, moment: datetime) -> bool:
+    try:
+        return datetime.fromisoformat(mark) > moment
+    except (ValueError, TypeError):  # an unreadable mark counts as none, and the load says so
+        return False
 
 
 def _dead_loads() -> Findings:
@@ -234,8 +275,9 @@ CHECKS: dict[str, Callable[[], Findings]] = {
     "encryption_key": _encryption,
     "credentials": _credentials,
     "code_location": _code_location,
+    "marks": _marks,
     "dead_loads": _dead_loads,
     "dead_runs": _dead_runs,
 }
 
-NEED_DATABASE = frozenset({"dagster_storage", "daemon", "credentials", "dead_loads", "dead_runs"})
+NEED_DATABASE = frozenset({"dagster_storage", "daemon", "credentials", "marks", "dead_loads", "dead_runs"})

@@ -28,20 +28,24 @@ def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: 
     """
     if bool(names) == everything:
         raise click.UsageError("name the sources, or say --all")
+
+    from identity_pipeline.cli.connection import declarations  # noqa: PLC0415 - half a second, for Dagster
+
+    declared = declarations()
+    wanted = list(declared.sources) if everything else [declared.source(name).name for name in dict.fromkeys(names)]
     services.database(_say)
     folder = services.project()
 
     import dagster as dg  # noqa: PLC0415 - half a second, only for the commands that launch
 
     from identity_pipeline.core import settings  # noqa: PLC0415
-    from identity_pipeline.declarations import folder as sources  # noqa: PLC0415
     from identity_pipeline.orchestration import launch  # noqa: PLC0415
 
-    declared = sources.load(settings.sources_folder())
-    wanted = list(declared.sources) if everything else [declared.source(name).name for name in dict.fromkeys(names)]
     if everything:
         for problem in declared.problems:
             _say(f"not loaded: {problem}")
+    unset = _unset(declared, wanted, only_those=not everything)
+    wanted = [name for name in wanted if name not in unset]
     if not wanted:
         raise ConfigurationError(
             f"no source can be loaded from {settings.sources_folder()}: declare one there, or set IDENTITY_SOURCES to another folder"
@@ -64,7 +68,27 @@ def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: 
             for name, run_id in runs.items():
                 _say(f"{name}: run {run_id}")
             ended = _follow(launch, instance, runs, keep_daemon)
-    sys.exit(_finish(ended, as_json=as_json, broken=everything and bool(declared.problems)))
+    sys.exit(_finish(ended, as_json=as_json, broken=everything and bool(declared.problems or unset)))
+
+
+def _unset(declared: Any, wanted: list[str], *, only_those: bool) -> set[str]:
+    """The sources that name an environment variable which is not set, reported; ``only_those`` are wanted: raise.
+
+    A daemon that runs already has an environment of its own, which may hold it.
+    """
+    from identity_pipeline.cli.connection import missing  # noqa: PLC0415
+
+    faults = {name: found for name in wanted if (found := list(missing(declared.sources[name])))}
+    said = [fault for found in faults.values() for fault in found]
+    if faults and services.daemon_alive():
+        for fault in said:
+            _say(f"{fault}, unless the daemon that is running has it")
+        return set()
+    if faults and only_those:
+        raise ConfigurationError("; ".join(said))
+    for fault in said:
+        _say(f"not loaded: {fault}")
+    return set(faults)
 
 
 def _say(message: str) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from identity_pipeline.core.spelling import suggestion
+
 
 class LazyGroup(click.Group):
     """A group of commands named as ``name -> (module:attribute, one line of help)``."""
@@ -24,6 +26,12 @@ class LazyGroup(click.Group):
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self._lazy[cmd_name][0].partition(":")
         return getattr(importlib.import_module(module), attribute)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; one that is not there is refused with the nearest names."""
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None and (meant := suggestion(args[0], self.list_commands(ctx))):
+            ctx.fail(f"no such command {args[0]!r}{meant}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the list of commands from the help given here, without importing them."""

@@ -4,6 +4,8 @@ import click
 
 from identity_pipeline.cli import output
 from identity_pipeline.core.balance import COUNTS
+from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.spelling import suggestion
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store import listing
 
@@ -33,4 +35,16 @@ def loads(name: str | None, limit: int, *, as_json: bool) -> None:
         if load["error"]:
             output.say(f"{load['source_name']}: load {load['load_id']}: {load['error']}")
     if not found:
+        if name is not None:
+            _check_known(name)
         output.say(f"no loads of {name!r} yet" if name else "no loads yet")
+
+
+def _check_known(name: str) -> None:
+    """Raise if no source is called so, now or ever."""
+    from identity_pipeline.core import settings  # noqa: PLC0415
+    from identity_pipeline.declarations import folder  # noqa: PLC0415 - with Dagster, and only for a name without loads
+
+    known = {*listing.latest(database_url()), *folder.load(settings.sources_folder()).sources}
+    if name not in known:
+        raise ConfigurationError(f"no source is called {name!r}, and none was ever loaded under that name{suggestion(name, known)}")

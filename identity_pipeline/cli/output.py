@@ -18,7 +18,15 @@ import click
 Row = Mapping[str, Any]
 as_json_option = click.option("--json", "as_json", is_flag=True, help="A list of objects, keyed by the column names.")
 
-_STYLES = {"failed": "bold red", "open": "yellow", "running": "cyan", "warning": "yellow", "ok": "green", "committed": "green"}
+_STYLES = {
+    "failed": "bold red",
+    "broken": "bold red",
+    "open": "yellow",
+    "running": "cyan",
+    "warning": "yellow",
+    "ok": "green",
+    "committed": "green",
+}
 _NOTHING = "-"
 _WRAPPED = {"description", "help", "error", "message", "detail", "cursor_columns"}
 """Columns of long texts, which may take several lines."""
@@ -116,7 +124,7 @@ def _on_terminal(rows: Sequence[Row], columns: Sequence[str], expendable: Sequen
 
     def styled(name: str, row: Row) -> Text:
         text = cell(row[name])
-        return Text(text, style=_STYLES.get(text, "") if name in {"status", "last_status", "outcome"} else "")
+        return Text(text, style=_STYLES.get(text, "") if name in {"status", "declared", "last_status", "outcome"} else "")
 
     if fitting := _fitting(rows, columns, expendable, console.width):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -125,6 +133,8 @@ def _on_terminal(rows: Sequence[Row], columns: Sequence[str], expendable: Sequen
         for row in rows:
             table.add_row(*(styled(name, row) for name in fitting))
         console.print(table)
+        if left_out := [name for name in columns if name not in fitting]:
+            say(f"this terminal is too narrow for {', '.join(left_out)}: widen it, or use --json")
         return
     for row in rows:
         block = Table.grid(padding=(0, 2))

@@ -26,7 +26,7 @@ from identity_pipeline.loading.preview import check_fields
 from identity_pipeline.store import listing
 
 LISTED = (
-    "source_name", "source_type", "status", "last_load", "last_status", "stale", "inserted", "updated", "row_count", "cursor_after",
+    "source_name", "source_type", "declared", "last_load", "last_status", "stale", "inserted", "updated", "row_count", "cursor_after",
     "schedule", "error",
 )  # fmt: skip
 _EXPENDABLE = ("row_count", "stale", "schedule", "updated", "inserted", "source_type", "last_load")
@@ -50,7 +50,8 @@ sources.add_command(new)
 def list_(*, as_json: bool) -> None:
     """Declared sources, each with its last load and its mark.
 
-    A declaration that cannot be used has the status `failed`, and its file, line and fix under `error`.
+    `declared` is `ok`, or `broken` for a declaration that cannot be used, with its file, line and fix
+    under `error`. `last_status` is how the last load ended: running, committed, failed or superseded.
     """
     declared = declarations()
     try:
@@ -70,7 +71,7 @@ def _listed(source: Source, last: dict[str, Any]) -> dict[str, Any]:
     return {
         "source_name": source.name,
         "source_type": source.source_type,
-        "status": "ok",
+        "declared": "ok",
         "last_load": last.get("finished_at") or last.get("started_at"),
         "last_status": last.get("status"),
         "stale": _stale(source, last.get("committed_at")),
@@ -89,7 +90,7 @@ def _stale(source: Source, committed_at: datetime | None) -> bool | None:
 
 
 def _broken(problem: Problem) -> dict[str, Any]:
-    return {"source_name": problem.name, "status": "failed", "error": str(problem)}
+    return {"source_name": problem.name, "declared": "broken", "error": str(problem)}
 
 
 @sources.command()

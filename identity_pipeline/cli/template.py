@@ -11,11 +11,11 @@ import click
 import yaml
 
 from identity_pipeline.cli import output
-from identity_pipeline.cli.connection import declarations
-from identity_pipeline.connectors import connector
+from identity_pipeline.connectors import connector, modules
 from identity_pipeline.connectors.base import Connector, Setting
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.declarations.folder import load
 from identity_pipeline.declarations.source import Source, check_free
 
 FILL_IN = "FILL_IN"
@@ -36,6 +36,8 @@ def new(source_type: str, name: str, path: Path | None) -> None:
 
     Secrets stand in it as names of environment variables. A file that is there is never overwritten.
     """
+    if name in modules() and source_type not in modules():
+        raise click.UsageError(f"the source type comes first: identity-pipeline sources new {name} {source_type}")
     if not _NAME.fullmatch(name):
         raise click.BadParameter("NAME is lower-case letters, digits and _, first a letter, at most 63")
     try:
@@ -43,7 +45,7 @@ def new(source_type: str, name: str, path: Path | None) -> None:
         cls = connector(source_type)
     except (ConfigurationError, ValueError) as error:
         raise click.BadParameter(str(error)) from None
-    declared = declarations()
+    declared = load(settings.sources_folder())
     if name in declared.sources or any(problem.name == name for problem in declared.problems):
         raise ConfigurationError(f"a source {name!r} is declared already in {settings.sources_folder()}: choose another name")
     path = path or settings.sources_folder() / f"{name}.yaml"

@@ -2,10 +2,18 @@
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.spelling import suggestion
 
+_ALLOWED = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "channel_binding": ("disable", "prefer", "require"),
+    "gssencmode": ("disable", "prefer", "require"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+}
+_WHOLE_NUMBERS = {"connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -27,13 +35,33 @@ def database_url() -> str | None:
             "to use the embedded server"
         )
     try:
-        _ = urlsplit(f"postgresql://{rest}").port
+        parts = urlsplit(f"postgresql://{rest}")
+        _ = parts.port
+        if "@" in parts.query and "@" not in parts.netloc:  # a password with a ? in it: what follows is a part of a secret
+            raise ValueError
     except ValueError:
         raise ConfigurationError(
             "IDENTITY_DATABASE_URL: host and port cannot be read: expected postgresql://user:password@host:port/database, "
-            "with special characters of the password percent-encoded (@ is %40, / is %2F, : is %3A)"
+            "with special characters of the password percent-encoded (@ is %40, / is %2F, : is %3A, ? is %3F)"
         ) from None
+    if parts.query:
+        _check_parameters(parts.query)
     return f"postgresql://{rest}"
+
+
+def _check_parameters(query: str) -> None:
+    """Raise for what PostgreSQL's client library would refuse at each connection, as if the server did not answer."""
+    from psycopg import pq  # noqa: PLC0415 - few URLs have parameters
+
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            raise ConfigurationError(f"IDENTITY_DATABASE_URL: {name!r} is no parameter of a PostgreSQL address{suggestion(name, known)}")
+        allowed = _ALLOWED.get(name)
+        if allowed and value not in allowed:
+            raise ConfigurationError(f"IDENTITY_DATABASE_URL: {name} is {', '.join(allowed[:-1])} or {allowed[-1]}")
+        if name in _WHOLE_NUMBERS and not value.isdecimal():
+            raise ConfigurationError(f"IDENTITY_DATABASE_URL: {name} is a whole number")
 
 
 def landing_url() -> str:

@@ -44,6 +44,20 @@ def test_nothing_is_stored_from_an_empty_input_or_a_variable_that_is_not_set(url
     assert rows("credentials", "list") == []
 
 
+def test_rotate_says_whether_there_was_a_key_to_rotate_to(identity_env: Path, database_url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(keyring.VARIABLE, raising=False)
+    vault.store(database_url, "hub", "token", CANARY)
+    [before] = rows("credentials", "list")
+    assert f"{keyring.key_file()} holds one key" in run("credentials", "rotate").stderr
+    key = base64.b64encode(secrets.token_bytes(32)).decode()
+    keyring.key_file().write_text(f"{key},{keyring.key_file().read_text()}")
+    assert "1 encrypted again" in run("credentials", "rotate").stderr
+    [after] = rows("credentials", "list")
+    assert before["key_id"] != after["key_id"]
+    keyring.key_file().write_text(key)
+    assert vault.reveal(database_url, "hub") == CANARY
+
+
 def test_delete_deletes(url: str):
     vault.store(url, "hub", "token", CANARY)
     assert run("credentials", "delete", "hub").exit_code == 0

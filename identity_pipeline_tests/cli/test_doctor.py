@@ -3,16 +3,18 @@
 import uuid
 from pathlib import Path
 
+import dagster as dg
 import psycopg
 import pytest
 
+from identity_pipeline.core.settings import PACKAGE
 from identity_pipeline.credentials import keyring, vault
 from identity_pipeline.store import ledger
-from identity_pipeline_tests.cli.workplace import declare, rows, run, table
+from identity_pipeline_tests.cli.workplace import declare, load, rows, run, table
 
 CHECKS = (
     "python", "database", "dagster_home", "dagster_storage", "daemon", "landing", "sources", "environment", "encryption_key",
-    "credentials", "code_location", "dead_loads", "dead_runs",
+    "credentials", "code_location", "marks", "dead_loads", "dead_runs",
 )  # fmt: skip
 
 
@@ -113,3 +115,24 @@ def test_a_load_without_a_sign_of_life_is_a_warning(home: Path, database_url: st
         connection.execute("update identity.leases set heartbeat_at = now() - interval '5 min'")
     ((outcome, message),) = _found("dead_loads")
     assert (outcome, f"load {load.load_id}" in message) == ("warning", True)
+
+
+def test_runs_that_wait_without_a_daemon_fail(home: Path, monkeypatch: pytest.MonkeyPatch):
+    def queued(_self: dg.DagsterInstance, filters: dg.RunsFilter) -> int:
+        return 2 * (filters.statuses == [dg.DagsterRunStatus.QUEUED])
+
+    monkeypatch.setattr(dg.DagsterInstance, "get_runs_count", queued)
+    assert "2 runs wait in the queue" in _failed("daemon")
+
+
+def test_the_demos_own_variables_are_no_failure(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IDENTITY_SOURCES", str(PACKAGE / "sources"))
+    assert {outcome for outcome, _ in _found("environment")} == {"warning"}
+    assert run("doctor").exit_code == 0
+
+
+def test_a_mark_in_the_future_is_named(home: Path, sources: Path, database_url: str):
+    crm = table(cursor_column="updated_at", cursor_type="timestamp")
+    declare(sources, crm)
+    load(database_url, crm, {"id": 1, "updated_at": "2999-01-01T00:00:00Z"}, mark="2999-01-01T00:00:00Z")
+    assert "crm: its mark 2999-01-01" in _failed("marks")

@@ -103,6 +103,18 @@ def test_all_of_no_sources_is_not_done(sources: Path, instance: dg.DagsterInstan
     assert not started
 
 
+def test_a_variable_that_is_not_set_is_reported_before_a_run_is_started(
+    sources: Path, instance: dg.DagsterInstance, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CRM_DSN", raising=False)
+    declare(sources, table())
+    for choice in ("crm", "--all"):
+        done = run("ingest", choice)
+        assert (done.exit_code, "CRM_DSN, which is not set" in done.stderr) == (1, True)
+    assert not started
+    assert instance.get_runs_count() == 0
+
+
 def _ingested(name: str) -> dict[str, Any]:
     """The load of one `ingest` in a process of its own."""
     program = Path(sys.executable).with_name("identity-pipeline")

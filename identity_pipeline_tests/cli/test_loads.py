@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from identity_pipeline.store import ledger
-from identity_pipeline_tests.cli.workplace import load, rows, run, table
+from identity_pipeline_tests.cli.workplace import declare, load, rows, run, table
 
 BALANCE = ("inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered")
 
@@ -41,5 +41,15 @@ def test_why_a_load_failed_is_told_on_standard_error(identity_env: Path, databas
     assert "the password was refused" in run("loads").stderr
 
 
-def test_no_loads_are_an_empty_list(identity_env: Path):
-    assert rows("loads", "unknown") == []
+def test_no_loads_are_an_empty_list(sources: Path):
+    declare(sources, table())
+    assert rows("loads") == rows("loads", "crm") == []
+    assert run("loads", "crm").exit_code == 0
+
+
+def test_a_name_that_nobody_knows_is_exit_status_1_with_the_nearest(sources: Path, database_url: str):
+    declare(sources, table())
+    load(database_url, table("shop"), {"id": 1})
+    for wrong, meant in (("cm", "crm"), ("shpo", "shop")):
+        done = run("loads", wrong)
+        assert (done.exit_code, f"did you mean {meant!r}?" in done.stderr) == (1, True)

@@ -53,6 +53,12 @@ def test_wrong_usage_is_2():
     assert run("no-such-command").exit_code == 2
 
 
+def test_a_command_that_is_nearly_right_is_suggested():
+    done = run("ingset")
+    assert (done.exit_code, "did you mean 'ingest'?" in done.stderr) == (2, True)
+    assert "did you mean 'list'?" in run("quarantine", "lsit").stderr
+
+
 def test_a_message_is_one_paragraph_on_standard_error_without_control_characters(identity_env: Path, monkeypatch: pytest.MonkeyPatch):
     _raising(monkeypatch, ConfigurationError("crm:\n  first \x1b[31mred\x07"))
     done = run("loads")
@@ -107,10 +113,35 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(identity_
     assert "canary" not in done.output
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:canary@localhost:port/db", "postgresql://u:can/ary@localhost/db", "mysql://u:canary@h/db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:canary@localhost:port/db",
+        "postgresql://u:can/ary@localhost/db",
+        "postgresql://u:12?canary=x@localhost/db",
+        "mysql://u:canary@h/db",
+    ],
+)
 def test_a_database_url_that_cannot_be_read_is_for_the_operator(identity_env: Path, monkeypatch: pytest.MonkeyPatch, url: str):
     monkeypatch.setenv("IDENTITY_DATABASE_URL", url)
     done = run("loads")
     assert done.exit_code == 1
     assert "expected postgresql://user:password@host:port/database" in done.stderr
     assert "can" not in done.stderr.replace("cannot", "")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ("sslmode=bogus", "sslmode is disable, allow, prefer, require, verify-ca or verify-full"),
+        ("foo=bar", "'foo' is no parameter of a PostgreSQL address"),
+        ("sslmod=require", "did you mean 'sslmode'"),
+        ("connect_timeout=soon", "connect_timeout is a whole number"),
+    ],
+)
+def test_a_parameter_of_the_database_url_that_cannot_be_is_for_the_operator(
+    identity_env: Path, monkeypatch: pytest.MonkeyPatch, parameter: str, said: str
+):
+    monkeypatch.setenv("IDENTITY_DATABASE_URL", f"postgresql://u:canary@127.0.0.1:1/db?{parameter}")
+    done = run("loads")
+    assert (done.exit_code, said in done.stderr, "canary" in done.output) == (1, True, False)

@@ -27,26 +27,26 @@ def test_a_source_is_listed_with_its_last_load_and_its_mark(sources: Path, datab
     at = "2026-04-01T00:00:00Z"
     load(database_url, crm, {"id": 1, "updated_at": at}, {"id": 2, "updated_at": at}, mark=at)
     loaded, fresh = rows("sources", "list")
-    assert (loaded["source_name"], loaded["source_type"], loaded["status"]) == ("crm", "postgres_identity", "ok")
+    assert (loaded["source_name"], loaded["source_type"], loaded["declared"]) == ("crm", "postgres_identity", "ok")
     assert (loaded["last_status"], loaded["inserted"], loaded["updated"], loaded["cursor_after"]) == ("committed", 2, 0, at)
     assert loaded["schedule"] == "*/30 * * * *"
     assert loaded["last_load"]
     assert (fresh["source_name"], fresh["last_load"], fresh["cursor_after"]) == ("shop", None, None)
 
 
-def test_a_broken_declaration_is_listed_as_failed_beside_the_others(sources: Path):
+def test_a_broken_declaration_is_listed_as_broken_beside_the_others(sources: Path):
     declare(sources, table(), {"name": "broken", "source_type": "no_such_type"})
     listed = {row["source_name"]: row for row in rows("sources", "list")}
-    assert listed["crm"]["status"] == "ok"
-    assert listed["broken"]["status"] == "failed"
+    assert listed["crm"]["declared"] == "ok"
+    assert listed["broken"]["declared"] == "broken"
     assert listed["broken"]["error"].startswith("all.yaml:")
     assert "no_such_type" in listed["broken"]["error"]
     assert "all.yaml:" in run("sources", "list").stdout
 
 
-def test_a_file_that_is_not_yaml_is_listed_as_failed(sources: Path):
+def test_a_file_that_is_not_yaml_is_listed_as_broken(sources: Path):
     (sources / "a.yaml").write_text("sources: [")
-    assert [(row["source_name"], row["status"]) for row in rows("sources", "list")] == [(None, "failed")]
+    assert [(row["source_name"], row["declared"]) for row in rows("sources", "list")] == [(None, "broken")]
 
 
 def test_sources_are_listed_without_a_database_too(sources: Path, monkeypatch: pytest.MonkeyPatch):
@@ -94,6 +94,19 @@ def test_a_variable_that_is_not_set_is_named_with_its_setting(hubspot: HubSpotAP
 
 def test_a_source_that_is_not_declared_is_told(sources: Path):
     assert run("sources", "check", "nobody").exit_code == 1
+
+
+def test_who_asks_for_a_source_of_a_file_that_is_not_yaml_hears_what_is_wrong_with_it(sources: Path):
+    (sources / "a.yaml").write_text("sources:\n  - name: crm\n   source_type: csv_url\n")
+    done = run("sources", "check", "crm")
+    assert (done.exit_code, "it may be in a.yaml:3: is not YAML" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("command", [("sources", "list"), ("sources", "check", "crm"), ("ingest", "--all")])
+def test_a_sources_folder_that_is_not_there_is_exit_status_1(sources: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IDENTITY_SOURCES", str(sources / "nowhere"))
+    done = run(*command)
+    assert (done.exit_code, "nowhere is no folder" in done.stderr) == (1, True)
 
 
 def test_a_stored_credential_opens_the_source(hubspot: HubSpotAPI, sources: Path, database_url: str):

@@ -69,3 +69,8 @@ def test_another_file_may_be_named(sources: Path, tmp_path: Path):
 def test_wrong_names_are_wrong_usage(sources: Path, source_type: str, name: str):
     assert run("sources", "new", source_type, name).exit_code == 2
     assert list(sources.iterdir()) == []
+
+
+def test_arguments_in_the_wrong_order_are_recognised(sources: Path):
+    done = run("sources", "new", "my_contacts", "csv_url")
+    assert (done.exit_code, "identity-pipeline sources new csv_url my_contacts" in done.stderr) == (2, True)
