@@ -6,6 +6,7 @@ imported when it is used: Dagster only by the commands that need it.
 """
 
 import errno
+import logging
 import os
 import traceback
 from typing import Any
@@ -68,11 +69,20 @@ def _hint() -> None:
 
 @click.group(cls=_Main, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="identity-pipeline")
-def command() -> None:
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Show this program's log on standard error from this level on.",
+)
+def command(log_level: str | None) -> None:
     """Contacts and customers from 22 kinds of source in one Postgres identity table.
 
     Exit status: 0 done, 1 somebody must act, 2 wrong usage, 3 try again later.
     """
+    if log_level:
+        # Our own log only: libraries write addresses with their queries into theirs.
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("identity_pipeline").setLevel(log_level.upper())
 
 
 def main() -> None:

@@ -19,7 +19,13 @@ def credentials() -> None:
 
     The key is IDENTITY_ENCRYPTION_KEYS (base64 of 32 bytes, comma-separated, newest first), else the
     file encryption.key of IDENTITY_HOME.
-    """
+
+    \b
+    Examples:
+      identity-pipeline credentials set hubspot_token
+      identity-pipeline credentials set hubspot_token --from-env HUBSPOT_TOKEN
+      identity-pipeline credentials list
+    """  # noqa: D301 - click takes the backspace itself
 
 
 @credentials.command("set")

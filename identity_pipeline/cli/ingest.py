@@ -25,7 +25,14 @@ def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: 
 
     Starts the embedded database and a daemon if none is running. Exit status: 0 done, 1 somebody
     must act, 3 try again later.
-    """
+
+    \b
+    Examples:
+      identity-pipeline ingest my_contacts
+      identity-pipeline ingest --all --json
+      identity-pipeline ingest my_contacts --full
+      identity-pipeline ingest my_contacts --cursor-after 2026-01-01T00:00:00Z
+    """  # noqa: D301 - click takes the backspace itself
     if bool(names) == everything:
         raise click.UsageError("name the sources, or say --all")
 

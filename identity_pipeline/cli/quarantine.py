@@ -15,7 +15,14 @@ _LAZY = {"replay": ("identity_pipeline.cli.replay:replay", "Try records again wi
 
 @click.group(cls=LazyGroup, lazy=_LAZY)
 def quarantine() -> None:
-    """Records that could not be merged, each with its reason. Nothing is lost: they wait here, whole."""
+    """Records that could not be merged, each with its reason. Nothing is lost: they wait here, whole.
+
+    \b
+    Examples:
+      identity-pipeline quarantine list my_contacts --reason missing_id
+      identity-pipeline quarantine show 17
+      identity-pipeline quarantine replay --all my_contacts
+    """  # noqa: D301 - click takes the backspace itself
 
 
 @quarantine.command("list")

@@ -33,12 +33,22 @@ _EXPENDABLE = ("row_count", "stale", "schedule", "updated", "inserted", "source_
 TYPES = ("source_type", "group", "vendor", "available", "description", "cursor_columns")
 SETTINGS = ("name", "type", "required", "secret", "default", "help")
 CURSORS = ("cursor_column", "cursor_type", "overlap", "filtered_by")
+VALIDATED = ("source_name", "declared", "file", "line", "message")
 STEPS = ("step", "outcome", "message")
 
 
 @click.group()
 def sources() -> None:
-    """Sources: the YAML files of IDENTITY_SOURCES, and the 22 source types."""
+    """Sources: the YAML files of IDENTITY_SOURCES, and the 22 source types.
+
+    \b
+    Examples:
+      identity-pipeline sources types hubspot_contacts
+      identity-pipeline sources new csv_url my_contacts
+      identity-pipeline sources check my_contacts
+      identity-pipeline sources preview my_contacts -n 5
+      identity-pipeline sources validate
+    """  # noqa: D301 - click takes the backspace itself
 
 
 sources.add_command(preview)
@@ -172,6 +182,23 @@ def _checked(source: Opened) -> Iterator[CheckStep]:
         yield step
     if passed:
         yield check_fields(source.spec, source.connector)
+
+
+@sources.command()
+@output.as_json_option
+def validate(*, as_json: bool) -> None:
+    """Check every declaration without a connection, a database or a secret: for CI.
+
+    Exit status 1 if one of them cannot be used.
+    """
+    declared = declarations()
+    rows: list[dict[str, Any]] = [{"source_name": name, "declared": "ok"} for name in declared.sources]
+    rows += [{"source_name": p.name, "declared": "broken", "file": p.file, "line": p.line, "message": p.message} for p in declared.problems]
+    output.show(rows, VALIDATED, as_json=as_json)
+    if not rows:
+        output.say(f"no source is declared in {settings.sources_folder()}")
+    if declared.problems:
+        raise SystemExit(1)
 
 
 @sources.command()

@@ -1,5 +1,8 @@
 """The entry point: start-up, exit statuses, and what of an error is shown."""
 
+import inspect
+import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 
 from identity_pipeline import __version__
 from identity_pipeline.cli import command
+from identity_pipeline.core import errors
 from identity_pipeline.core.errors import ConfigurationError, PipelineError, RateLimited
 from identity_pipeline.store import listing
 from identity_pipeline_tests.cli.workplace import run
@@ -145,3 +149,24 @@ def test_a_parameter_of_the_database_url_that_cannot_be_is_for_the_operator(
     monkeypatch.setenv("IDENTITY_DATABASE_URL", f"postgresql://u:canary@127.0.0.1:1/db?{parameter}")
     done = run("loads")
     assert (done.exit_code, said in done.stderr, "canary" in done.output) == (1, True, False)
+
+
+def test_every_error_code_stands_in_the_catalogue_with_its_exit_status():
+    text = (Path(__file__).parents[2] / "docs/errors.md").read_text()
+    listed = {code: int(status) for code, status in re.findall(r"^\| `(\w+)` \| (\d) \|", text, re.MULTILINE)}
+    known = {cls.code: cls.exit_status for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, PipelineError)}
+    assert listed == known | {"unexpected": 1}
+
+
+@pytest.mark.parametrize("group", ["ingest", "sources", "credentials", "quarantine"])
+def test_help_has_examples_each_on_its_line(group: str):
+    assert re.search(rf"Examples:\n    identity-pipeline {group} ", run(group, "--help").stdout)
+
+
+def test_the_log_level_is_that_of_our_own_log_only(monkeypatch: pytest.MonkeyPatch):
+    ours = logging.getLogger("identity_pipeline")
+    monkeypatch.setattr(ours, "level", ours.level)
+    before = logging.getLogger("urllib3").getEffectiveLevel()
+    assert run("--log-level", "debug", "sources", "types").exit_code == 0
+    assert (ours.level, logging.getLogger("urllib3").getEffectiveLevel()) == (logging.DEBUG, before)
+    ours.setLevel(logging.NOTSET)

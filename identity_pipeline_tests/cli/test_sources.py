@@ -204,3 +204,17 @@ def test_a_source_whose_last_load_is_too_old_is_listed_as_stale(sources: Path, d
     with psycopg.connect(database_url) as connection:
         connection.execute("update identity.loads set finished_at = now() - interval '61 minutes' where source_name <> 'erp'")
     assert {row["source_name"]: row["stale"] for row in rows("sources", "list")} == {"crm": True, "erp": False, "shop": None}
+
+
+def test_validate_needs_no_database_no_secret_and_no_source(sources: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IDENTITY_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.delenv("CRM_DSN", raising=False)
+    declare(sources, table())
+    assert run("sources", "validate").exit_code == 0
+    declare(sources, table(), {"name": "broken", "source_type": "no_such_type"})
+    assert run("sources", "validate").exit_code == 1
+    good, bad = rows("sources", "validate")
+    assert (good["source_name"], good["declared"]) == ("crm", "ok")
+    assert (bad["source_name"], bad["declared"], bad["file"]) == ("broken", "broken", "all.yaml")
+    assert "no_such_type" in bad["message"]
+    assert bad["line"] > 1

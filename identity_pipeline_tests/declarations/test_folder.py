@@ -1,9 +1,12 @@
 """Sources as declared: what is wrong is reported with file, line, field and fix, and secrets show up nowhere."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
+from identity_pipeline.connectors import connectors
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.settings import PACKAGE
 from identity_pipeline.declarations.folder import load
@@ -214,3 +217,19 @@ def test_the_schema_for_editors_knows_every_field_and_no_other():
     assert items["required"] == ["name", "source_type"]
     assert items["additionalProperties"] is False
     assert all(body.get("description") or name == "description" for name, body in items["properties"].items())
+
+
+def test_the_schema_for_editors_knows_each_source_type_and_its_settings():
+    schema = json_schema()
+    items = schema["properties"]["sources"]["items"]
+    assert items["properties"]["source_type"]["enum"] == list(connectors())
+    of = {each["if"]["properties"]["source_type"]["const"]: each["then"] for each in items["allOf"]}
+    assert set(of) == set(connectors())
+    for source_type, cls in connectors().items():
+        config = of[source_type]["properties"]["config"]
+        assert set(config["properties"]) == {each.name for each in cls.settings()}
+        assert set(config["required"]) == {each.name for each in cls.settings() if each.required}
+        assert config["additionalProperties"] is False
+        for each in cls.settings():
+            assert (config["properties"][each.name].get("$ref") == "#/$defs/Reference") is each.secret
+    assert all(name in schema["$defs"] for name in re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema)))
