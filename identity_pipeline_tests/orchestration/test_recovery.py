@@ -118,13 +118,15 @@ def advance_the_mark_before_the_data() -> None:
                     (*values.values(), key),
                 )
             connection.execute("update identity.loads set status = 'committed' where load_id = %s", (load.load_id,))
+            state = "update identity.sources set state = %s, state_settings = %s where source_name = %s"
+            connection.execute(state.encode(), (summary.state, summary.settings, load.source_name))
         dg.OpExecutionContext.get().log_event(dg.AssetMaterialization(load.source_name, metadata=values | {"load_id": load.load_id}))
         return found
 
     reading.read = early
 
 
-@pytest.mark.parametrize("point", ["staged", "merged"])
+@pytest.mark.parametrize("point", ["staged", "staged:2"])
 def test_the_kills_would_show_a_mark_that_leads_the_data(disturbed: World, undisturbed: dict, point: str):
     assert disturbed.load_and_die(point, plant=advance_the_mark_before_the_data) == -signal.SIGKILL
     disturbed.load()
