@@ -459,7 +459,7 @@ def test_a_slow_server_is_given_up_at_the_deadline(proxy: FaultProxy) -> None:
 
 
 def test_a_packing_that_was_not_asked_for_is_refused(server: FileServer) -> None:
-    with pytest.raises(ContractBroken, match="packed as '?br"):
+    with pytest.raises(ContractBroken, match=r"packed as '?br"):
         fetch(server.put("/f.csv", BODY, headers={"Content-Encoding": "br"}))
 
 
