@@ -12,7 +12,7 @@ not the probed one; then the part is rolled back and merged again.
 
 import io
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from identity_pipeline.store.database import connect
 from identity_pipeline.store.landing import Part
 from identity_pipeline.store.lease import fenced
 from identity_pipeline.store.load import Load
+from identity_pipeline.store.quarantine import Rejected
 from identity_pipeline.store.raw import raw_json
 from identity_pipeline.store.record_hash import record_hashes
 from identity_pipeline.store.rejection import RESERVED
@@ -216,7 +217,7 @@ class _Merger:
         if reasons.null_count == len(reasons):
             return None
         bad = pc.is_valid(reasons)
-        quarantine.keep(self.connection, self.load, batch.filter(bad), batch.column(id_field).filter(bad), reasons.filter(bad))
+        quarantine.keep(self.connection, self.load, _rejected(batch.filter(bad), id_field, reasons.filter(bad)))
         self.counts.quarantined += pc.sum(bad).as_py()
         return pc.invert(bad)
 
@@ -422,6 +423,13 @@ def _newest(ids: pa.ChunkedArray, keys: pa.Array | None, *, newest_first: bool) 
     names = ordered.column("id").combine_chunks()
     first = pa.concat_arrays([pa.array([True]), pc.not_equal(names[1:], names[:-1])])
     return _sorted(ordered.column("n").filter(first))
+
+
+def _rejected(records: pa.Table, id_field: str, reasons: pa.Array) -> Iterator[Rejected]:
+    plain = records.drop_columns([name for name in records.column_names if name.startswith(RESERVED) and name != SANITISED])
+    digests = map(bytes.fromhex, record_hashes(plain, "quarantine").to_pylist())
+    ids, raws = records.column(id_field).to_pylist(), raw_json(plain).to_pylist()
+    return map(Rejected, ids, reasons.to_pylist(), raws, digests)
 
 
 def _conflicting(records: pa.Table, id_field: str, keys: pa.Array | None) -> int:

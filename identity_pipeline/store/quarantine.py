@@ -1,19 +1,15 @@
 """The quarantine: records that could not be merged, each with its reason; keeping, showing and settling them."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import psycopg
-import pyarrow as pa
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.core.text import SANITISED
 from identity_pipeline.store.database import connect
 from identity_pipeline.store.load import Load
-from identity_pipeline.store.raw import raw_json
-from identity_pipeline.store.record_hash import record_hashes
-from identity_pipeline.store.rejection import RESERVED
 
 STATUSES = ("open", "replayed", "discarded")
 _SHOWN = """
@@ -21,19 +17,25 @@ _SHOWN = """
 """
 
 
-def keep(connection: psycopg.Connection, load: Load, records: pa.Table, ids: pa.Array | pa.ChunkedArray, reasons: pa.Array) -> None:
+class Rejected(NamedTuple):
+    """A record that cannot be merged: ``reason`` is ``code: detail``, ``raw`` its JSON, ``digest`` the hash of its content."""
+
+    external_id: str | None
+    reason: str
+    raw: str
+    digest: bytes
+
+
+def keep(connection: psycopg.Connection, load: Load, rejected: Iterable[Rejected]) -> None:
     """Keep records that cannot be merged. One that is seen again is counted, not kept twice.
 
-    ``reasons`` are ``code: detail``. A record that someone discarded stays discarded.
+    A record that someone discarded stays discarded.
     """
-    plain = records.drop_columns([n for n in records.column_names if n.startswith(RESERVED) and n != SANITISED])
-    hashes = record_hashes(plain, "quarantine").to_pylist()
-    raws = raw_json(plain).to_pylist()
     rows = []
-    for external_id, reason, raw, digest in zip(ids.to_pylist(), reasons.to_pylist(), raws, hashes, strict=True):
+    for external_id, reason, raw, digest in rejected:
         code, _, detail = reason.partition(": ")
-        shown = external_id[:200] if external_id and external_id.strip() else None
-        rows.append((load.source_name, load.load_id, shown, code, detail, raw, bytes.fromhex(digest)))
+        named = external_id[:200] if external_id and external_id.strip() else None
+        rows.append((load.source_name, load.load_id, named, code, detail, raw, digest))
     with connection.cursor() as cur:
         cur.executemany(
             """
