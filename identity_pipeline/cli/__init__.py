@@ -20,6 +20,7 @@ from identity_pipeline.core.errors import PipelineError, TargetUnavailable
 
 _HERE = "identity_pipeline.cli"
 _COMMANDS = {
+    "init": (f"{_HERE}.init:init", "Make a project folder: Dagster's files, a sources folder."),
     "ingest": (f"{_HERE}.ingest:ingest", "Load sources now and follow the runs to their balance."),
     "sources": (f"{_HERE}.sources:sources", "Declared sources and source types: list, check, preview, new."),
     "credentials": (f"{_HERE}.credentials:credentials", "The encrypted credential store."),

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from identity_pipeline.core import settings
-from identity_pipeline.core.errors import ConfigurationError, PipelineError, TryLater
+from identity_pipeline.core.errors import PipelineError, TryLater
 from identity_pipeline.embedded import server as embedded
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store.migrate import migrate
@@ -39,13 +39,9 @@ def project() -> Path:
     """The folder with workspace.yaml and dagster.yaml; DAGSTER_HOME is set to it unless it is set already.
 
     Raises:
-        ConfigurationError: the files are not there (an installed package without its project).
+        ConfigurationError: there is no such folder here or above.
     """
-    folder = settings.PACKAGE.parent
-    if not (folder / "workspace.yaml").is_file():
-        folder = Path.cwd()
-    if not (folder / "workspace.yaml").is_file():
-        raise ConfigurationError("there is no workspace.yaml here: change into the project's folder and run the command again")
+    folder = settings.project()
     os.environ.setdefault("DAGSTER_HOME", str(folder))
     return folder
 

@@ -15,11 +15,32 @@ _ALLOWED = {
 }
 _WHOLE_NUMBERS = {"connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
 PACKAGE = Path(__file__).resolve().parent.parent
+PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
+
+
+def project() -> Path:
+    """The project's folder, which has workspace.yaml and dagster.yaml.
+
+    It is looked for from the working directory upward, then in ``DAGSTER_HOME`` (a service may be
+    started anywhere), then where this package is a clone.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    here = Path.cwd()
+    dagster_home = [Path(given)] if (given := os.environ.get("DAGSTER_HOME")) else []
+    for folder in (here, *here.parents, *dagster_home, PACKAGE.parent):
+        if all((folder / name).is_file() for name in PROJECT_FILES):
+            return folder
+    raise ConfigurationError(
+        f"neither {here} nor a folder above it is a project (it has workspace.yaml and dagster.yaml): make one with "
+        "`identity-pipeline init FOLDER`, or change into yours, and run the command there"
+    )
 
 
 def home() -> Path:
     """``IDENTITY_HOME``: embedded Postgres, landing and key file. Default ``.identity`` of the project."""
-    return Path(os.environ.get("IDENTITY_HOME") or PACKAGE.parent / ".identity").expanduser().absolute()
+    return Path(os.environ.get("IDENTITY_HOME") or project() / ".identity").expanduser().absolute()
 
 
 def database_url() -> str | None:
@@ -70,8 +91,11 @@ def landing_url() -> str:
 
 
 def sources_folder() -> Path:
-    """``IDENTITY_SOURCES``: the folder of source YAML files."""
-    return Path(os.environ.get("IDENTITY_SOURCES") or PACKAGE / "sources").expanduser().absolute()
+    """``IDENTITY_SOURCES``: the folder of source YAML files. Default ``sources`` of the project, in a clone that of the package."""
+    if given := os.environ.get("IDENTITY_SOURCES"):
+        return Path(given).expanduser().absolute()
+    folder = project()
+    return PACKAGE / "sources" if folder == PACKAGE.parent else folder / "sources"
 
 
 def allowed_private_hosts() -> tuple[str, ...]:
