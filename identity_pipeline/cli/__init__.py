@@ -49,6 +49,10 @@ class _Main(LazyGroup):
         except Exception as error:
             if os.environ.get("IDENTITY_DEBUG") == "1" or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
+            if _lost_connection(error):
+                output.say("the identity database stopped answering: nothing is lost, run the command again when it is back")
+                _hint()
+                ctx.exit(TargetUnavailable.exit_status)
             # Drivers and libraries quote records and secrets in their messages: type and place are enough.
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             where = " ← ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames))
@@ -56,16 +60,16 @@ class _Main(LazyGroup):
             ctx.exit(1)
 
 
-def _hint() -> None:
-    """Say which database did not answer, and whether nobody started it."""
-    from identity_pipeline.core import settings  # noqa: PLC0415 - only when something failed
-    from identity_pipeline.embedded import server as embedded  # noqa: PLC0415
+def _lost_connection(error: Exception) -> bool:
+    from identity_pipeline.cli.unreachable import is_lost_connection  # noqa: PLC0415 - only when something failed
 
-    if url := settings.database_url():
-        place = url.rpartition("@")[2].partition("?")[0]
-        output.say(f"IDENTITY_DATABASE_URL leads to {place}: check that it is right and that the server is up")
-    elif not embedded.running():
-        output.say("the embedded server is not running: start it with `identity-pipeline db start`")
+    return is_lost_connection(error)
+
+
+def _hint() -> None:
+    from identity_pipeline.cli.unreachable import advice  # noqa: PLC0415 - only when something failed
+
+    output.say(advice())
 
 
 @click.group(cls=_Main, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -14,8 +14,9 @@ import dagster as dg
 
 from identity_pipeline.cli import output, services
 from identity_pipeline.cli.connection import declarations, missing
+from identity_pipeline.cli.unreachable import advice
 from identity_pipeline.core import settings
-from identity_pipeline.core.errors import PipelineError
+from identity_pipeline.core.errors import PipelineError, TargetUnavailable
 from identity_pipeline.core.secret import Credential
 from identity_pipeline.credentials import keyring, vault
 from identity_pipeline.declarations import folder as folders
@@ -81,7 +82,11 @@ def _python() -> Findings:
 
 
 def _database() -> Findings:
-    found = revisions(database_url())
+    try:
+        found = revisions(database_url())
+    except TargetUnavailable as error:
+        yield Finding("failed", f"{error}: {advice()}")
+        return
     where = "IDENTITY_DATABASE_URL" if settings.database_url() else f"embedded in {settings.home()}"
     yield Finding("failed", found.faults) if found.faults else Finding("ok", f"PostgreSQL {found.server}, schema {found.current}, {where}")
 

@@ -1,7 +1,8 @@
 """`identity-pipeline ingest`: launch loads through the queue, follow them, end with the balance."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -70,12 +71,21 @@ def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: 
             if not services.daemon_alive():
                 _say("no daemon is running: the runs wait in the queue until one is (make dev)")
             return
-        with services.daemon(_say) as keep_daemon:
+        with _interruptible(), services.daemon(_say) as keep_daemon:
             runs = launch.launch(instance, folder / "workspace.yaml", wanted, config)
             for name, run_id in runs.items():
                 _say(f"{name}: run {run_id}")
             ended = _follow(launch, instance, runs, keep_daemon)
     sys.exit(_finish(ended, as_json=as_json, broken=everything and bool(declared.problems or unset)))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("interrupted: nothing is lost. A run goes on where a daemon is running; else the source's next load takes over from the mark")
+        raise
 
 
 def _unset(declared: Any, wanted: list[str], *, only_those: bool) -> set[str]:

@@ -12,10 +12,11 @@ from identity_pipeline.cli import output
 from identity_pipeline.cli.connection import declarations, open_source
 from identity_pipeline.cli.preview import preview
 from identity_pipeline.cli.template import new
+from identity_pipeline.cli.unreachable import advice
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
 from identity_pipeline.core.check import CheckStep
-from identity_pipeline.core.errors import PipelineError
+from identity_pipeline.core.errors import PipelineError, TargetUnavailable
 from identity_pipeline.declarations.folder import Problem
 from identity_pipeline.declarations.freshness import max_age
 from identity_pipeline.declarations.opened import Opened
@@ -68,6 +69,8 @@ def list_(*, as_json: bool) -> None:
         latest = listing.latest(database_url())
     except PipelineError as error:
         output.say(f"without last loads and marks: {error}")
+        if isinstance(error, TargetUnavailable):
+            output.say(advice())
         latest = {}
     rows = [_listed(source, latest.get(source.name, {})) for source in declared.sources.values()]
     rows += [_broken(problem) for problem in declared.problems]

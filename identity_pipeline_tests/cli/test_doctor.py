@@ -58,7 +58,7 @@ def test_a_database_that_does_not_answer_fails_once(home: Path, monkeypatch: pyt
     done = run("doctor")
     assert done.exit_code == 1
     assert "canary-password" not in done.output
-    _failed("database")
+    assert "IDENTITY_DATABASE_URL leads to 127.0.0.1:1/identity" in _failed("database")
     assert [outcome for outcome, _ in _found("dagster_storage")] == ["skipped"]
 
 

@@ -115,6 +115,17 @@ def test_a_variable_that_is_not_set_is_reported_before_a_run_is_started(
     assert instance.get_runs_count() == 0
 
 
+def test_ctrl_c_says_that_nothing_is_lost(sources: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_say: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("CRM_DSN", "postgresql://nobody@localhost/none")
+    monkeypatch.setattr(services, "daemon", interrupted)
+    declare(sources, table())
+    done = run("ingest", "crm")
+    assert (done.exit_code, "nothing is lost" in done.stderr) == (130, True)
+
+
 def _ingested(name: str) -> dict[str, Any]:
     """The load of one `ingest` in a process of its own."""
     program = Path(sys.executable).with_name("identity-pipeline")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from identity_pipeline import __version__
 from identity_pipeline.cli import command
@@ -170,3 +171,12 @@ def test_the_log_level_is_that_of_our_own_log_only(monkeypatch: pytest.MonkeyPat
     assert run("--log-level", "debug", "sources", "types").exit_code == 0
     assert (ours.level, logging.getLogger("urllib3").getEffectiveLevel()) == (logging.DEBUG, before)
     ours.setLevel(logging.NOTSET)
+
+
+def test_a_database_that_goes_away_under_dagster_is_exit_status_3_with_what_starts_it(
+    tmp_path: Path, identity_env: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _raising(monkeypatch, OperationalError("select canary", {}, Exception("canary")))
+    done = run("loads")
+    assert (done.exit_code, "nothing is lost" in done.stderr, "IDENTITY_DATABASE_URL leads to" in done.stderr) == (3, True, True)
+    assert "canary" not in done.output
