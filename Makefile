@@ -37,7 +37,7 @@ dev: .venv/.run
 	@.venv/bin/python -m identity_pipeline.demo dev
 
 test: .venv/.dev
-	@.venv/bin/pytest -n $(WORKERS) --dist loadgroup -q
+	@.venv/bin/pytest -n $(WORKERS) --dist loadscope -q
 
 lint: .venv/.dev
 	.venv/bin/ruff format --check .

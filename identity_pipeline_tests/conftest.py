@@ -5,6 +5,7 @@ that needs it starts it, the controlling process stops it and deletes its folder
 """
 
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -16,10 +17,14 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from identity_pipeline.embedded import server as embedded
 from identity_pipeline_tests import clusters
 
+_HARNESSES = "|".join(path.stem for path in (Path(__file__).parent / "conformance" / "harnesses").glob("[a-z]*.py"))
+_HARNESS = re.compile(rf"/conformance/.*[\[-]({_HARNESSES})[\]-]")
 _PLACE = "IDENTITY_TESTS_PLACE"
 _PREFIX = "identity-tests-"
 _LOCK = 0x7E57
@@ -37,13 +42,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[_PLACE] = str(clusters.place(f"{_PREFIX}{os.getpid()}-"))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _ByHarness(LoadScopeScheduling):
     """Tests of one harness, else of one file, go to one worker: what they set up once is set up once."""
-    for item in items:
-        spec = getattr(item, "callspec", None)
-        harness = spec.params.get("harness_class") if spec else None
-        item.add_marker(pytest.mark.xdist_group(harness.__name__ if harness else item.nodeid.partition("::")[0]))
+
+    def _split_scope(self, nodeid: str) -> str:
+        harness = _HARNESS.search(nodeid)
+        return harness[1] if harness else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """How tests are spread over workers, whatever --dist says."""
+    return _ByHarness(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -28,9 +28,9 @@ from identity_pipeline.store import listing
 
 LISTED = (
     "source_name", "source_type", "declared", "last_load", "last_status", "stale", "inserted", "updated", "row_count", "cursor_after",
-    "schedule", "error",
+    "state_fingerprint", "state_stored_at", "schedule", "error",
 )  # fmt: skip
-_EXPENDABLE = ("row_count", "stale", "schedule", "updated", "inserted", "source_type", "last_load")
+_EXPENDABLE = ("state_stored_at", "state_fingerprint", "row_count", "stale", "schedule", "updated", "inserted", "source_type", "last_load")
 TYPES = ("source_type", "group", "vendor", "available", "description", "cursor_columns")
 SETTINGS = ("name", "type", "required", "secret", "default", "help")
 CURSORS = ("cursor_column", "cursor_type", "overlap", "filtered_by")
@@ -92,6 +92,8 @@ def _listed(source: Source, last: dict[str, Any]) -> dict[str, Any]:
         "updated": last.get("updated"),
         "row_count": last.get("row_count"),
         "cursor_after": last.get("mark"),
+        "state_fingerprint": last.get("state_fingerprint"),
+        "state_stored_at": last.get("state_stored_at"),
         "schedule": source.schedule,
     }
 

@@ -21,15 +21,15 @@ PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
 def project() -> Path:
     """The project's folder, which has workspace.yaml and dagster.yaml.
 
-    It is looked for from the working directory upward, then in ``DAGSTER_HOME`` (a service may be
-    started anywhere), then where this package is a clone.
+    It is ``DAGSTER_HOME`` where that is one (a service may be started anywhere), else looked for from the
+    working directory upward, then where this package is a clone.
 
     Raises:
         ConfigurationError: there is none.
     """
     here = Path.cwd()
     dagster_home = [Path(given)] if (given := os.environ.get("DAGSTER_HOME")) else []
-    for folder in (here, *here.parents, *dagster_home, PACKAGE.parent):
+    for folder in (*dagster_home, here, *here.parents, PACKAGE.parent):
         if all((folder / name).is_file() for name in PROJECT_FILES):
             return folder
     raise ConfigurationError(

@@ -29,10 +29,14 @@ def loads(url: str, source_name: str | None = None, *, run_id: str | None = None
 
 
 def latest(url: str) -> dict[str, dict[str, Any]]:
-    """Of each source that was ever loaded: its mark, its rows, its last load and when the last one was committed."""
+    """Of each source that was ever loaded: its mark, its rows, its last load, and when the last one was committed.
+
+    The state beside the mark is shown to nobody: here are a fingerprint of it and since when it is kept.
+    """
     query = """
         select s.source_name, s.cursor_after as mark, s.row_count, l.load_id, l.status, l.started_at, l.finished_at, l.inserted,
-               l.updated, l.error,
+               l.updated, l.error, s.state_stored_at,
+               left(encode(sha256(convert_to(s.state, 'UTF8')), 'hex'), 12) as state_fingerprint,
                (select max(finished_at) from identity.loads c
                 where c.source_name = s.source_name and c.status = 'committed') as committed_at
         from identity.sources s left join lateral (

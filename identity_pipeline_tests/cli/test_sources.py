@@ -1,6 +1,7 @@
 """`identity-pipeline sources`: list, types, check, preview, schema."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -218,3 +219,14 @@ def test_validate_needs_no_database_no_secret_and_no_source(sources: Path, monke
     assert (bad["source_name"], bad["declared"], bad["file"]) == ("broken", "broken", "all.yaml")
     assert "no_such_type" in bad["message"]
     assert bad["line"] > 1
+
+
+def test_what_a_source_handed_out_is_listed_by_its_fingerprint_and_age(sources: Path, database_url: str):
+    declare(sources, table())
+    load(database_url, table(), {"id": "1"})
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update identity.sources set state = 'delta-token', state_stored_at = now()")
+    [row] = rows("sources", "list")
+    assert re.fullmatch("[0-9a-f]{12}", row["state_fingerprint"])
+    assert row["state_stored_at"]
+    assert "delta-token" not in run("sources", "list").output
