@@ -36,15 +36,21 @@ def connector(source_type: str) -> type[Connector]:
     """
     if source_type not in modules():
         planned = " (planned, not built yet)" if source_type in SOURCE_TYPES else ""
-        raise ConfigurationError(f"source_type {source_type!r} is unknown{planned}; known are {', '.join(modules())}")
+        raise ConfigurationError(
+            f"source_type {source_type!r} is unknown{planned}; known are {', '.join(modules())}"
+        )
     module = importlib.import_module(f"{__name__}.{source_type}")
     found = [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Connector) and value.__module__ == module.__name__
+        if isinstance(value, type)
+        and issubclass(value, Connector)
+        and value.__module__ == module.__name__
     ]
     if len(found) != 1:
-        raise ConfigurationError(f"connectors/{source_type}.py: expected one Connector subclass, found {len(found)}")
+        raise ConfigurationError(
+            f"connectors/{source_type}.py: expected one Connector subclass, found {len(found)}"
+        )
     return found[0]
 
 
