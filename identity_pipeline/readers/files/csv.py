@@ -242,8 +242,12 @@ class _Parse:
 
     def _is_spaced(self) -> bool:
         """True if quotes stand apart from their delimiters (``1, "Lee, Ann"``), and most of such records are well-formed so."""
-        quote = self._dialect.quote
-        if not quote or self._delimiter == " " or not re.search(rf"{re.escape(self._delimiter)} +{re.escape(quote)}", self._sample):
+        quote, sign, mark = self._dialect.quote, re.escape(self._delimiter), re.escape(self._dialect.quote)
+        if not quote or self._delimiter == " ":
+            return False
+        # what stands inside an ordinary quoted cell says nothing: ``, ", "``
+        outside = re.sub(rf"(\A|[\r\n]|{sign}){mark}(?:[^{mark}]|{mark}{mark})*+{mark}", r"\1", self._sample)
+        if not re.search(rf"{sign} +{mark}", outside):
             return False
         close = self._sampled(self._sample, self._options)
         odd = sum(any(re.match(rf" +{re.escape(quote)}", cell) for cell in cells) for cells in close)

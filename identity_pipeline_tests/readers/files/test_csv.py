@@ -517,6 +517,7 @@ CELLS = st.text(st.sampled_from("ab ,;\"'\n\r\t\\é\x00\ufeff"), max_size=6)
     # Python's writer leaves a CR unquoted where it is not part of the line ending
     style=st.sampled_from([(writers.QUOTE_MINIMAL, "\r\n"), (writers.QUOTE_ALL, "\r\n"), (writers.QUOTE_ALL, "\n")]),
 )
+@example(rows=[["", "", ", "], ["", " ", ' "']], style=(writers.QUOTE_MINIMAL, "\r\n"))  # no blank stands before a quote here
 def test_what_a_writer_wrote_is_what_we_read(rows: list[list[str]], style: tuple[Any, str]) -> None:
     out = io.StringIO()
     writer = writers.writer(out, quoting=style[0], lineterminator=style[1])
