@@ -123,6 +123,16 @@ def test_a_clock_that_was_set_back_is_followed_with_a_warning(source: Played):
     assert any("clock" in warning for warning in row["warnings"])
 
 
+def test_a_clock_that_is_behind_by_less_than_the_overlap_is_no_cause_for_a_warning(source: Played):
+    source.spec = replace(SPEC, overlap=600)
+    source.shows(table((1, "2026-04-13T11:59:59Z", "Ann")))
+    source.load()
+    source.shows(table((2, "2026-04-13T11:59:57Z", "Bob")), now=NOON - timedelta(seconds=2))
+    row = source.load()
+    assert (row["inserted"], row["warnings"]) == (1, [])
+    assert len(source.windows) == 2
+
+
 def test_an_unreadable_mark_counts_as_none_with_a_warning(source: Played):
     source.shows(table((1, "2026-01-01", "Ann")))
     source.load()
