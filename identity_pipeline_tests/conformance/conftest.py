@@ -15,7 +15,7 @@ from identity_pipeline.core.window import ReadContext
 from identity_pipeline.store.landing import Landing
 from identity_pipeline_tests.conformance.harness import TRAITS, Harness, Tools, harness_classes
 from identity_pipeline_tests.conformance.loader import Loader
-from identity_pipeline_tests.conftest import _administer, _create, _named
+from identity_pipeline_tests.conftest import _LOCK, _administer, _create, _named
 from identity_pipeline_tests.servers.files import Authority
 
 
@@ -43,7 +43,8 @@ def identity_database(_server: str, _migrated: str) -> Iterator[str]:
     with _administer(_server) as connection:
         _create(connection, database, _migrated)
         connection.execute(sql.SQL("alter database {} set synchronous_commit = off").format(sql.Identifier(database)))
-        # the suite connects thousands of times: the same password, cheaper to prove
+        # the suite connects thousands of times: the same password, cheaper to prove; one worker at a time
+        connection.execute("select pg_advisory_lock(%s)", (_LOCK,))
         connection.execute("set scram_iterations = 1")
         connection.execute(sql.SQL("alter role current_user password {}").format(sql.Literal(connection.info.password)))
     yield _named(_server, database)
