@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import identity_pipeline.core.arrow  # noqa: F401 - before the first array is made
 from identity_pipeline.core.errors import ConfigurationError
 
 CursorType = Literal["int", "timestamp", "text"]

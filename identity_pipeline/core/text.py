@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import identity_pipeline.core.arrow  # noqa: F401 - before the first array is made
 from identity_pipeline.core.errors import ContractBroken
 from identity_pipeline.core.fieldmap import REJECTED
 
@@ -173,7 +174,7 @@ def cast_all_utf8(batch: Batch) -> pa.Table:
     if any(batch[name].dtype == object and any(isinstance(v, Mapping) and v for v in batch[name]) for name in batch.columns):
         return table_of(batch.to_dict("records"))
     series = [batch.iloc[:, position] for position in range(batch.shape[1])]
-    columns = [_array(s.tolist()) if s.dtype == object else _text(pa.array(s.array, from_pandas=True)) for s in series]
+    columns = [_text(pa.array(s.array)) if hasattr(s.array, "__arrow_array__") else _array(s.tolist()) for s in series]
     return _table({str(name): column for name, column in zip(batch.columns, columns, strict=True)}, len(batch))
 
 

@@ -2,27 +2,29 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg import sql
-from sqlalchemy import create_engine, pool
 
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.store.database import connect, failures
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 _LOCK = 0x1DE17177
 _OLDEST = 15
+_MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 @dataclass(frozen=True)
 class Revisions:
-    """The schema's revision (None: no schema), the one that this version needs, and the server's version."""
+    """The schema's revision (None: no schema), the one that this version needs, the server's version, is Dagster's schema there."""
 
     current: str | None
-    head: str | None
+    head: str
     server: int
+    dagster: bool
 
     @property
     def faults(self) -> str | None:
@@ -42,15 +44,23 @@ def revisions(url: str) -> Revisions:
         ConfigurationError: it refuses us.
     """
     with connect(url, doing="look at the schema") as connection:
-        there = connection.execute("select to_regclass('identity.alembic_version') is not null").fetchone()
-        row = connection.execute("select version_num from identity.alembic_version").fetchone() if there and there[0] else None
+        looked = connection.execute("select to_regclass('identity.alembic_version') is not null, to_regnamespace('dagster') is not null")
+        there, dagster = looked.fetchone() or (False, False)
+        row = connection.execute("select version_num from identity.alembic_version").fetchone() if there else None
         server = connection.info.server_version // 10_000
-    return Revisions(row[0] if row else None, ScriptDirectory.from_config(_config()).get_current_head(), server)
+    return Revisions(row[0] if row else None, head(), server, dagster)
 
 
-def _config() -> Config:
+def head() -> str:
+    """The revision that this version needs: that of the last migration, by which its file's name begins."""
+    return max(path.name for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+
+def _config() -> "Config":
+    from alembic.config import Config  # noqa: PLC0415 - see migrate
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     return config
 
 
@@ -61,10 +71,15 @@ def migrate(url: str) -> None:
         ConfigurationError: the server is older than PostgreSQL 15, or refuses us.
         TargetUnavailable: the server does not answer.
     """
+    found = revisions(url)
+    if found.server < _OLDEST:
+        raise ConfigurationError(f"migrate: the server is PostgreSQL {found.server}; {_OLDEST} or later is needed")
+    if found.current == found.head and found.dagster:
+        return
+    from alembic import command  # noqa: PLC0415 - half a second, for what is done once a version
+    from sqlalchemy import create_engine, pool  # noqa: PLC0415
+
     with connect(url, doing="migrate", autocommit=True) as lock:
-        version = lock.info.server_version // 10_000
-        if version < _OLDEST:
-            raise ConfigurationError(f"migrate: the server is PostgreSQL {version}; {_OLDEST} or later is needed")
         lock.execute("select pg_advisory_lock(%s)", (_LOCK,))
         for schema in ("identity", "dagster"):
             exists = lock.execute("select 1 from pg_namespace where nspname = %s", (schema,)).fetchone()

@@ -2,6 +2,7 @@
 
 import psycopg
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, pool
 
 from identity_pipeline.store import migrate
@@ -33,3 +34,14 @@ def test_rows_that_failed_loads_merged_are_counted_once(postgres_url: str):
         assert migrate.revisions(postgres_url).faults is None
         assert connection.execute("select row_count from identity.sources").fetchone() == (5,)
         connection.execute("drop schema identity, dagster cascade")
+
+
+def test_the_newest_migration_is_the_one_that_is_needed():
+    assert migrate.head() == ScriptDirectory.from_config(migrate._config()).get_current_head()
+
+
+def test_a_schema_of_dagsters_that_is_gone_is_made_again(database_url: str):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("drop schema dagster cascade")
+        migrate.migrate(database_url)
+        assert connection.execute("select to_regnamespace('dagster') is not null").fetchone() == (True,)
