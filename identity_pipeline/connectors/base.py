@@ -219,13 +219,14 @@ class RestConnector(Connector):
     """A vendor's HTTP API that answers JSON in pages.
 
     A subclass says ``base_url``, ``auth()`` and ``pages()``; ``headers``, ``errors`` and
-    ``interval`` (seconds between two requests) where the vendor has its own.
+    ``interval`` (seconds between two requests) and ``limits`` where the vendor has its own.
     """
 
     group: ClassVar[str] = "api"
     headers: ClassVar[Mapping[str, str]] = {}
     errors: ClassVar[rest.ErrorBody] = rest.ErrorBody(())
     interval: ClassVar[float] = 0.0
+    limits: ClassVar[tuple[rest.RateHeaders, ...]] = ()
     base_url: str
 
     def auth(self) -> rest.Auth:
@@ -244,7 +245,8 @@ class RestConnector(Connector):
         """Test the connection by reading a first page."""
         window = Window(limit=1)
         return rest.check(
-            lambda: next(self.pages(self.client(window.context, retry_budget=5), window), ())
+            lambda: next(self.pages(self.client(window.context, retry_budget=5), window), ()),
+            window.context.warnings,
         )
 
     def client(self, context: ReadContext, retry_budget: float = rest.RETRY_BUDGET) -> rest.Client:
@@ -256,6 +258,7 @@ class RestConnector(Connector):
             self.errors,
             self.headers,
             interval=self.interval,
+            limits=self.limits,
             retry_budget=retry_budget,
         )
 

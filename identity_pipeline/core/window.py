@@ -10,8 +10,8 @@ from typing import Literal
 from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import EPOCH, MICROSECONDS, Cursor, CursorType
 
-BoundForm = Literal["iso", "s", "ms"]
-"""How a vendor takes a timestamp in a request."""
+BoundForm = Literal["iso", "iso_s", "s", "ms"]
+"""How a vendor takes a timestamp in a request: ISO 8601 in UTC, with whole seconds only, or seconds or milliseconds since 1970."""
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Window:
         """The lower bound as a request takes it: never after ``lower``, whole seconds or milliseconds rounded down.
 
         ``exclusive`` says that the vendor leaves out what equals the bound: then it is one step lower,
-        a second of ``iso`` and ``s``, a millisecond of ``ms``, one of an integer.
+        a second of ``iso``, ``iso_s`` and ``s``, a millisecond of ``ms``, one of an integer.
         """
         cursor, lower = self.cursor, self.lower
         if cursor is None or lower is None:
@@ -112,6 +112,8 @@ class Window:
         step = MICROSECONDS["ms" if form == "ms" else "s"]
         micros = (datetime.fromisoformat(lower) - EPOCH) // timedelta(microseconds=1)
         counted = micros // step - exclusive
-        if form != "iso":
+        if form in {"s", "ms"}:
             return str(counted)
+        if form == "iso_s":
+            return cursors.text_of("timestamp", counted * step)
         return cursors.text_of("timestamp", micros - step if exclusive else micros)

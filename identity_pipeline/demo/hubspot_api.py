@@ -4,17 +4,15 @@ Written from HubSpot's published contract, for the demo and for tests. Contacts 
 dictionaries that may be changed while it runs.
 """
 
-import gzip
-import json
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+
+from identity_pipeline.demo import vendor_api
+from identity_pipeline.demo.vendor_api import Asked, Refusal, VendorAPI
 
 Contact = dict[str, Any]
 
@@ -39,53 +37,60 @@ _OPERATORS: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-class _Refusal(Exception):
-    def __init__(self, status: int, category: str, message: str, **more: Any) -> None:
-        self.status = status
-        self.body = {
-            "status": "error",
-            "message": message,
-            "correlationId": "00000000-0000-4000-8000-000000000000",
-            "category": category,
-            **more,
-        }
+def _refusal(status: int, category: str, message: str, **more: Any) -> Refusal:
+    return Refusal(
+        status,
+        {"status": "error", "message": message, "correlationId": "00000000-0000-4000-8000-000000000000", "category": category, **more},
+    )
 
 
 @dataclass
-class HubSpotAPI:
-    """The API's state. ``requests`` logs (method, path, query or body) of what was asked."""
+class HubSpotAPI(VendorAPI):
+    """A portal: its contacts, the token that may read them, what that may do."""
 
-    contacts: list[Contact]
-    token: str
+    contacts: list[Contact] = field(default_factory=list)
+    token: str = ""
     scopes: tuple[str, ...] = SCOPES
-    url: str = ""
-    requests: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
-    def answer(self, method: str, path: str, query: dict[str, str], body: dict[str, Any] | None) -> dict[str, Any]:
-        """The body of a 200.
+    @property
+    def requests(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Method, path, and query or body, of what was asked."""
+        return [(each.method, each.path, dict(each.query) if each.body is None else each.body) for each in self.asked]
 
-        Raises:
-            _Refusal: any other status.
-        """
-        match method, path.strip("/").split("/"):
+    def authenticate(self, asked: Asked, *, dead: bool) -> None:
+        """By bearer token."""
+        if len(asked.address) > LONGEST_ADDRESS:
+            raise _refusal(414, "URI_TOO_LONG", "the address is too long")
+        if dead or asked.headers.get("Authorization") != f"Bearer {self.token}":
+            raise _refusal(401, "INVALID_AUTHENTICATION", "Authentication credentials not found.")
+
+    def hasty(self) -> Refusal:
+        """More than ten seconds allow."""
+        return _refusal(429, "RATE_LIMITS", "You have reached your ten_secondly_rolling limit.", policyName="TEN_SECONDLY_ROLLING")
+
+    def answer(self, asked: Asked) -> dict[str, Any]:
+        """The properties, a list, a search, a batch."""
+        if asked.method == "POST" and not isinstance(asked.body, dict):
+            raise _invalid("the body is not a JSON object")
+        match asked.method, asked.steps:
             case "GET", ["crm", "properties", _version, "contacts"]:
                 self._demand("crm.schemas.contacts.read")
                 return self._properties()
             case "GET", ["crm", "objects", _version, "contacts"]:
                 self._demand("crm.objects.contacts.read")
-                return self._list(query)
+                return self._list(dict(asked.query))
             case "POST", ["crm", "objects", _version, "contacts", "search"]:
                 self._demand("crm.objects.contacts.read")
-                return self._search(body or {})
+                return self._search(asked.body)
             case "POST", ["crm", "objects", _version, "contacts", "batch", "read"]:
                 self._demand("crm.objects.contacts.read")
-                return self._batch(query, body or {})
+                return self._batch(dict(asked.query), asked.body)
             case _:
-                raise _Refusal(404, "OBJECT_NOT_FOUND", "there is nothing at this address")
+                raise _refusal(404, "OBJECT_NOT_FOUND", "there is nothing at this address")
 
     def _demand(self, scope: str) -> None:
         if scope not in self.scopes:
-            raise _Refusal(
+            raise _refusal(
                 403,
                 "MISSING_SCOPES",
                 "This app hasn't been granted all required scopes to make this call.",
@@ -110,7 +115,7 @@ class HubSpotAPI:
         }
 
     def _list(self, query: dict[str, str]) -> dict[str, Any]:
-        limit = _whole(query.get("limit", "10"), "limit", 1, 100)
+        limit = self.least(_whole(query.get("limit", "10"), "limit", 1, 100))
         after = _whole(query.get("after") or "0", "after", 0)
         archived = query.get("archived", "false") == "true"
         found = [c for c in self._by_id() if c["archived"] == archived and int(c["id"]) >= after]
@@ -130,10 +135,11 @@ class HubSpotAPI:
         answer: dict[str, Any] = {"status": "COMPLETE", "results": _shown(found, body.get("properties", []))}
         if gone := sorted(wanted - {c["id"] for c in found}):
             answer |= {"numErrors": 1, "errors": [{"status": "error", "category": "OBJECT_NOT_FOUND", "context": {"ids": gone}}]}
+            raise Refusal(207, answer)
         return answer
 
     def _search(self, body: dict[str, Any]) -> dict[str, Any]:
-        limit = _whole(body.get("limit", 10), "limit", 1, 200)
+        limit = self.least(_whole(body.get("limit", 10), "limit", 1, 200))
         after = _whole(body.get("after") or 0, "after", 0)
         if after + limit > SEARCH_CEILING:
             raise _invalid(f"paging beyond {SEARCH_CEILING} results is not possible")
@@ -164,8 +170,8 @@ def _whole(value: Any, name: str, least: int, most: int | None = None) -> int:
     return number
 
 
-def _invalid(message: str) -> _Refusal:
-    return _Refusal(400, "VALIDATION_ERROR", message)
+def _invalid(message: str) -> Refusal:
+    return _refusal(400, "VALIDATION_ERROR", message)
 
 
 @lru_cache(maxsize=100_000)
@@ -205,80 +211,11 @@ def _shown(contacts: list[Contact], asked: Iterable[str]) -> list[Contact]:
     ]
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, port: int, api: HubSpotAPI) -> None:
-        self.api = api
-        super().__init__(("127.0.0.1", port), _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - it is only ever served by this one
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one segment for headers and body
-
-    def do_GET(self) -> None:
-        self._reply(None)
-
-    def do_POST(self) -> None:
-        self._reply(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
-
-    def _reply(self, sent: bytes | None) -> None:
-        api, parts = self.server.api, urlsplit(self.path)
-        try:
-            query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-            body = _parsed(sent)
-            api.requests.append((self.command, parts.path, query if body is None else body))
-            if len(self.path) > LONGEST_ADDRESS:
-                raise _Refusal(414, "URI_TOO_LONG", "the address is too long")
-            if self.headers.get("Authorization") != f"Bearer {api.token}":
-                raise _Refusal(401, "INVALID_AUTHENTICATION", "Authentication credentials not found.")
-            answer = api.answer(self.command, parts.path, query, body)
-            status = 207 if "numErrors" in answer else 200
-        except _Refusal as refusal:
-            status, answer = refusal.status, refusal.body
-        packed = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json;charset=utf-8")
-        if "gzip" in self.headers.get("Accept-Encoding", ""):
-            packed = gzip.compress(packed, 1)
-            self.send_header("Content-Encoding", "gzip")
-        self.send_header("Content-Length", str(len(packed)))
-        self.end_headers()
-        self.wfile.write(packed)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the parent's name
-        """Stay silent: an access log would hold addresses with queries."""
-
-
-def _parsed(sent: bytes | None) -> dict[str, Any] | None:
-    if sent is None:
-        return None
-    try:
-        body = json.loads(sent or b"{}")
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise _invalid("the body is not a JSON object")
-    return body
-
-
 @contextmanager
 def serve(contacts: list[Contact], token: str, port: int = 0, scopes: tuple[str, ...] = SCOPES) -> Iterator[HubSpotAPI]:
     """Serve ``contacts`` on 127.0.0.1 to who sends ``token``, on a free port unless one is given."""
-    api = HubSpotAPI(contacts, token, scopes)
-    server = _Server(port, api)
-    api.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with vendor_api.serve(HubSpotAPI(contacts=contacts, token=token, scopes=scopes), port) as api:
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def contact(contact_id: int, modified: str, *, archived_at: str | None = None, **properties: str | None) -> Contact:

@@ -187,6 +187,10 @@ class Harness:
         """The cursor value of a contact that is ``at`` this instant, as ``cursor_after`` takes it."""
         return instant(moment) or ""
 
+    def without_id(self, item: dict[str, Any]) -> dict[str, Any]:
+        """An item of a page, without what identifies its record."""
+        return {name: value for name, value in item.items() if name not in self.connector().field_map.external_id}
+
     def refuse_credential(self) -> None:
         """Refuse the credential from now on."""
         self.faults.plan([status(401)] * LONG)

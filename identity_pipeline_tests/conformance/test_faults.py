@@ -3,7 +3,7 @@
 import gzip
 import json
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import cache
@@ -24,7 +24,7 @@ from identity_pipeline.core.errors import (
     TryLater,
 )
 from identity_pipeline.readers import rest
-from identity_pipeline_tests.conformance.harness import LONG, Contact, contacts, minute
+from identity_pipeline_tests.conformance.harness import LONG, Contact, Harness, contacts, minute
 from identity_pipeline_tests.conformance.loader import Loader, searched
 from identity_pipeline_tests.servers import faults
 from identity_pipeline_tests.servers.faults import Exchange, Fault, status
@@ -215,14 +215,14 @@ def test_a_page_that_is_too_large_is_asked_for_in_a_smaller_size(loader: Loader)
     clean(loader)
 
 
-BAD: dict[str, Callable[[Any, Container[str]], Any]] = {
+BAD: dict[str, Callable[[Any, Harness], Any]] = {
     "null": lambda *_: None,
     "a text": lambda *_: "text",
-    "no id": lambda item, ids: {name: value for name, value in item.items() if name not in ids},
+    "no id": lambda item, harness: harness.without_id(item),
     "flat": lambda item, _: {name: "text" if isinstance(value, dict) else value for name, value in item.items()},
     "hollow": lambda item, _: {name: None if isinstance(value, dict) else value for name, value in item.items()},
 }
-"""What becomes of an item, by itself and the names that an id may have."""
+"""What becomes of an item of a source."""
 
 
 @pytest.mark.needs("http", "pages")
@@ -231,7 +231,7 @@ BAD: dict[str, Callable[[Any, Container[str]], Any]] = {
 def test_one_bad_item_of_a_page_is_quarantined_alone(loader: Loader, name: str, changes: bool) -> None:
     def spoil(body: Any) -> None:
         found = items(body)
-        found[1] = BAD[name](found[1], loader.connector().field_map.external_id)
+        found[1] = BAD[name](found[1], loader.harness)
 
     if changes:
         loaded(loader)

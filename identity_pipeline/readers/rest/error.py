@@ -61,6 +61,7 @@ class ErrorBody:
     ``code`` and ``message`` are dotted paths, the first that leads to something counts (a list is
     read as its items). Of the message only what ``phrases``, a regular expression, finds is ever
     shown. ``known`` is a vendor's code → what we know of it; such a code is an error with status 200 too.
+    A status (``"402"``) stands there for a refusal whose code is not known.
     Called with a response, it says what is wrong, or None.
     """
 
@@ -75,7 +76,8 @@ class ErrorBody:
         if response.status < 300 and code not in self.known:
             return None
         said = (found[0] for found in re.finditer(self.phrases, _first(response, self.message)))
-        return replace(self.known.get(code, VendorError()), code=code, phrases=", ".join(dict.fromkeys(said))[:200])
+        known = self.known.get(code) or self.known.get(str(response.status), VendorError())
+        return replace(known, code=code, phrases=", ".join(dict.fromkeys(said))[:200])
 
     def code_of(self, response: Response) -> str:
         """The vendor's code, empty if there is none or it may be something else."""

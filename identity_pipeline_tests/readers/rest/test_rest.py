@@ -422,6 +422,49 @@ def test_a_response_without_a_date_takes_our_clock(proxy, naps):
     assert abs(context.source_time - datetime.now(UTC)) < timedelta(seconds=5)
 
 
+LIMITS = (rest.RateHeaders("X-Left", "X-Reset"), rest.RateHeaders("X-Left-Today"))
+
+
+def test_a_limit_that_is_used_up_is_kept_before_the_source_refuses(proxy, naps):
+    proxy.plan([status(200, PAGE, X_Left="1", X_Reset="9"), status(200, PAGE, X_Left="0", X_Reset="9"), status(200, PAGE, X_Left="5")])
+    asking = client(proxy, naps, limits=LIMITS)
+    for _ in range(3):
+        asking.send(rest.Request("/contacts"))
+    assert [round(nap) for nap in naps] == [9]
+
+
+@pytest.mark.parametrize(("reset", "least", "most"), [("7", 7, 7), ("in 31", 28, 32), ("0", 0, 0), ("soon", 0, 60), ("", 0, 60)])
+def test_a_refusal_is_waited_out_until_there_are_new_requests(proxy, naps, reset, least, most):
+    reset = f"{time.time() + 31:.0f}" if reset == "in 31" else reset
+    proxy.plan([status(429, X_Left="3", X_Reset=reset)])
+    client(proxy, naps, limits=LIMITS).send(rest.Request("/contacts"))
+    assert least <= sum(naps) <= most
+
+
+def test_retry_after_and_what_a_code_says_count_more_than_a_reset(proxy, naps):
+    known = rest.ErrorBody(("code",), known={"SLOW": rest.VendorError(wait=4)})
+    proxy.plan([status(429, Retry_After="3", X_Reset="9"), status(429, {"code": "SLOW"}, X_Reset="9")])
+    client(proxy, naps, limits=LIMITS, errors=known).send(rest.Request("/contacts"))
+    assert naps == [3, 4]
+
+
+def test_a_limit_of_which_nobody_knows_when_it_begins_anew_ends_the_read(proxy, naps):
+    proxy.plan([status(200, PAGE, X_Left_Today="0"), status(429, X_Left_Today="0")])
+    asking = client(proxy, naps, limits=LIMITS)
+    asking.send(rest.Request("/contacts"))
+    with pytest.raises(RateLimited) as caught:
+        asking.send(rest.Request("/contacts"))
+    assert (caught.value.wait, naps) == (float("inf"), [])
+
+
+def test_a_status_stands_for_a_refusal_without_a_code(proxy, naps):
+    errors = rest.ErrorBody(("code",), known={"402": rest.VendorError(advice="pay the bill")})
+    proxy.plan([status(402), status(402, {"code": "LATE"})])
+    for shown in ("answered 402: pay the bill", "answered 402 LATE: pay the bill"):
+        with pytest.raises(SourceRejected, match=shown):
+            client(proxy, naps, errors=errors).send(rest.Request("/contacts"))
+
+
 def test_requests_keep_the_interval(proxy, naps):
     asked = client(proxy, naps, interval=100)
     for _ in range(3):
