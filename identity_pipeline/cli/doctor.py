@@ -168,6 +168,14 @@ def _declared() -> dict[str, Source]:
     return folders.load(settings.sources_folder()).sources
 
 
+def _api_versions() -> Findings:
+    today = datetime.now(UTC).date()
+    ending = [f"{source.name}: {text}" for source in _declared().values() if (text := source.resource().ending(today))]
+    yield from (Finding("warning", text) for text in ending)
+    if not ending:
+        yield Finding("ok", "no source uses one that ends within 90 days")
+
+
 def _environment() -> Findings:
     bundled = folders.load(settings.PACKAGE / "sources").sources
     found = [
@@ -276,6 +284,7 @@ CHECKS: dict[str, Callable[[], Findings]] = {
     "daemon": _daemon,
     "landing": _landing,
     "sources": _sources,
+    "api_versions": _api_versions,
     "environment": _environment,
     "encryption_key": _encryption,
     "credentials": _credentials,

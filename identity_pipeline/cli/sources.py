@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from identity_pipeline import connectors
+from identity_pipeline import connectors, docs
 from identity_pipeline.cli import output
 from identity_pipeline.cli.connection import declarations, open_source
 from identity_pipeline.cli.preview import preview
@@ -15,7 +15,6 @@ from identity_pipeline.cli.template import new
 from identity_pipeline.cli.unreachable import advice
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
-from identity_pipeline.core.check import CheckStep
 from identity_pipeline.core.errors import PipelineError, TargetUnavailable
 from identity_pipeline.declarations.folder import Problem
 from identity_pipeline.declarations.freshness import max_age
@@ -31,7 +30,7 @@ LISTED = (
     "state_fingerprint", "state_stored_at", "schedule", "error",
 )  # fmt: skip
 _EXPENDABLE = ("state_stored_at", "state_fingerprint", "row_count", "stale", "schedule", "updated", "inserted", "source_type", "last_load")
-TYPES = ("source_type", "group", "vendor", "available", "description", "cursor_columns")
+TYPES = ("source_type", "group", "vendor", "available", "description", "cursor_columns", "page")
 SETTINGS = ("name", "type", "required", "secret", "default", "help")
 CURSORS = ("cursor_column", "cursor_type", "overlap", "filtered_by")
 VALIDATED = ("source_name", "declared", "file", "line", "message")
@@ -124,13 +123,14 @@ def types(source_type: str | None, *, as_json: bool) -> None:
         output.show(rows[0]["settings"], SETTINGS)
         click.echo()
         output.show(rows[0]["cursor_columns"], CURSORS)
+        click.echo(f"\nall about it: {rows[0]['page']}")
         if not rows[0]["cursor_columns"]:
             output.say("it has no cursor: every load reads everything")
     else:
         output.show(
             [row | {"cursor_columns": [each["cursor_column"] for each in row["cursor_columns"]]} for row in rows],
             TYPES,
-            expendable=("vendor", "group"),
+            expendable=("page", "vendor", "group"),
         )
 
 
@@ -149,6 +149,7 @@ def _type(source_type: str) -> dict[str, Any]:
         "vendor": cls.vendor,
         "available": True,
         "description": (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0],
+        "page": str(docs.page(source_type)),
         "settings": [vars(each) for each in cls.settings()],
         "cursor_columns": [
             {"cursor_column": name, "cursor_type": column.type, "overlap": column.overlap, "filtered_by": column.filtered_by}
@@ -168,25 +169,27 @@ def check(name: str, *, as_json: bool) -> None:
     source = open_source(name)
     steps = []
     with source.redacting():
-        for step in _checked(source):
-            outcome, message = "ok" if step.ok else "failed", source.redactor.redact(step.message)
-            steps.append({"step": step.name, "outcome": outcome, "message": message})
+        for step, outcome, message in _checked(source):
+            steps.append({"step": step, "outcome": outcome, "message": source.redactor.redact(message)})
             if not as_json:
-                click.echo(f"{outcome:6}  {step.name:12}  {output.visible(message)}")
+                click.echo(f"{outcome:7}  {step:12}  {output.visible(steps[-1]['message'])}")
     if as_json:
         output.show(steps, STEPS, as_json=True)
-    if not all(step["outcome"] == "ok" for step in steps):
+    if any(step["outcome"] == "failed" for step in steps):
         raise SystemExit(1)
 
 
-def _checked(source: Opened) -> Iterator[CheckStep]:
-    """The connector's steps; where all pass, whether the fields are there that the declaration names."""
+def _checked(source: Opened) -> Iterator[tuple[str, str, str]]:
+    """Step, outcome and message: of the connector, of the fields that the declaration names, of the API's version."""
     passed = True
     for step in source.connector.check():
         passed = passed and step.ok
-        yield step
+        yield step.name, "ok" if step.ok else "failed", step.message
     if passed:
-        yield check_fields(source.spec, source.connector)
+        fields = check_fields(source.spec, source.connector)
+        yield fields.name, "ok" if fields.ok else "failed", fields.message
+    if ending := source.connector.ending(datetime.now(UTC).date()):
+        yield "api_version", "warning", ending
 
 
 @sources.command()

@@ -7,6 +7,7 @@ its vendor's.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any, ClassVar
 
 import dagster as dg
@@ -30,6 +31,9 @@ from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers import files, names, rest
 from identity_pipeline.readers.sql.engine import Engine
 from identity_pipeline.readers.sql.table import SqlTable
+
+ENDING = timedelta(days=90)
+"""So long before the end of an API version there is a warning."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ class Connector(dg.ConfigurableResource):
     """Kind shown in the UI, lower case."""
     field_map: ClassVar[FieldMap]
     cursor_columns: ClassVar[Mapping[str, CursorColumn]] = {}
+    api_versions: ClassVar[Mapping[str, str]] = {}
+    """Values of the setting ``api_version`` → the day (ISO 8601) on which the vendor ends each."""
     order: ClassVar[Order] = "oldest_first"
     """Order of a record's versions in the stream: of two with one cursor value the newer stays."""
     reads_whole: ClassVar[bool] = False
@@ -157,6 +163,17 @@ class Connector(dg.ConfigurableResource):
     def check(self) -> Iterator[CheckStep]:
         """Test the connection, one step at a time; stops after the first step that fails."""
         raise NotImplementedError
+
+    def ending(self, today: date) -> str | None:
+        """What to do about an API version that ends soon or has ended; None: nothing."""
+        version = getattr(self, "api_version", "")
+        if version not in self.api_versions:
+            return None
+        end = date.fromisoformat(self.api_versions[version])
+        if end - today > ENDING:
+            return None
+        ends = f"{'ends' if end > today else 'ended'} on {end}"
+        return f"version {version} of {self.vendor}'s API {ends}: set api_version to a later one"
 
     def cursor_reading(self, column: CursorColumn) -> Reading:
         """How a cursor's values are written: as its column says, unless settings decide."""

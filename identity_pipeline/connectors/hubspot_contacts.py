@@ -50,6 +50,7 @@ class HubSpotContacts(RestConnector):
         "Dated version of the API", default="2026-03", pattern=r"^20\d\d-\d\d$"
     )
 
+    api_versions: ClassVar = {"2026-03": "2027-09-30", "2026-09": "2028-03-08"}
     interval = 0.21
     errors = rest.ErrorBody(
         code=("policyName", "category"),

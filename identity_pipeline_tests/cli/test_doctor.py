@@ -1,20 +1,23 @@
 """`identity-pipeline doctor`: what is wrong is found, and nothing else."""
 
+import re
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import psycopg
 import pytest
 
+from identity_pipeline.connectors.hubspot_contacts import HubSpotContacts
 from identity_pipeline.core.settings import PACKAGE
 from identity_pipeline.credentials import keyring, vault
 from identity_pipeline.store import ledger
 from identity_pipeline_tests.cli.workplace import declare, load, rows, run, table
 
 CHECKS = (
-    "python", "database", "dagster_home", "dagster_storage", "daemon", "landing", "sources", "environment", "encryption_key",
-    "credentials", "code_location", "marks", "dead_loads", "dead_runs",
+    "python", "database", "dagster_home", "dagster_storage", "daemon", "landing", "sources", "api_versions", "environment",
+    "encryption_key", "credentials", "code_location", "marks", "dead_loads", "dead_runs",
 )  # fmt: skip
 
 
@@ -51,6 +54,29 @@ def test_a_daemon_that_is_silent_fails_only_where_a_source_waits_for_it(home: Pa
     assert [outcome for outcome, _ in _found("daemon")] == ["warning"]
     declare(sources, table(schedule="0 * * * *"))
     assert "no sign of life" in _failed("daemon")
+
+
+@pytest.mark.parametrize(
+    ("days", "outcome", "words"),
+    [
+        (91, "ok", "none|no source"),
+        (90, "warning", "ends on"),
+        (1, "warning", "ends on"),
+        (0, "warning", "ended on"),
+        (-400, "warning", "ended on"),
+    ],
+)
+def test_an_api_version_is_a_warning_from_90_days_before_its_end(
+    home: Path, sources: Path, days: int, outcome: str, words: str, monkeypatch: pytest.MonkeyPatch
+):
+    end = datetime.now(UTC).date() + timedelta(days=days)
+    monkeypatch.setattr(HubSpotContacts, "api_versions", {"2026-03": str(end)})
+    declare(sources, {"name": "portal", "source_type": "hubspot_contacts", "config": {"access_token": {"env": "CRM_DSN"}}})
+    [(found, message)] = _found("api_versions")
+    assert found == outcome
+    assert re.search(words, message)
+    assert outcome == "ok" or message == f"portal: version 2026-03 of hubspot's API {words} {end}: set api_version to a later one"
+    assert run("doctor").exit_code == 0
 
 
 def test_a_database_that_does_not_answer_fails_once(home: Path, monkeypatch: pytest.MonkeyPatch):

@@ -73,6 +73,6 @@ def test_a_second_init_overwrites_nothing(project: Path):
     assert (project / "dagster.yaml").read_text() == "# mine\n"
 
 
-def test_the_wheel_has_both_files_from_the_top_of_the_clone():
+def test_the_wheel_has_what_it_needs_from_the_top_of_the_clone():
     wheel = tomllib.loads((CLONE / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["force-include"] == {name: f"identity_pipeline/project/{name}" for name in settings.PROJECT_FILES}
+    assert wheel["force-include"] == {name: f"identity_pipeline/project/{name}" for name in (*settings.PROJECT_FILES, "docs/sources")}

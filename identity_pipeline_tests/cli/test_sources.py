@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 
 from identity_pipeline import connectors
+from identity_pipeline.connectors.hubspot_contacts import HubSpotContacts
 from identity_pipeline.credentials import vault
 from identity_pipeline.demo.hubspot_api import HubSpotAPI
 from identity_pipeline_tests.cli.conftest import TOKEN
@@ -75,6 +77,14 @@ def test_a_connection_that_works_is_shown_step_by_step(hubspot: HubSpotAPI):
     assert done.exit_code == 0, done.output
     assert all(line.startswith("ok ") for line in done.stdout.splitlines())
     assert [step["outcome"] for step in rows("sources", "check", "portal")] == ["ok"] * len(done.stdout.splitlines())
+
+
+def test_an_api_version_that_ends_soon_is_a_warning_and_no_failure(hubspot: HubSpotAPI, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(HubSpotContacts, "api_versions", {"2026-03": str(datetime.now(UTC).date() + timedelta(days=30))})
+    assert run("sources", "check", "portal").exit_code == 0
+    steps = rows("sources", "check", "portal")
+    assert [step["outcome"] for step in steps] == ["ok"] * (len(steps) - 1) + ["warning"]
+    assert "set api_version to a later one" in steps[-1]["message"]
 
 
 def test_a_failed_step_is_exit_status_1_with_advice(hubspot: HubSpotAPI, monkeypatch: pytest.MonkeyPatch):
