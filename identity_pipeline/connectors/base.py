@@ -111,6 +111,10 @@ class Secret(dg.Config):
         """A new secret after the source refused the present one; None if there is no other."""
         return self._bound().refresh()
 
+    def learn(self, secret: str) -> None:
+        """Redact ``secret`` too, which was got with this one, from now on."""
+        self._bound().learn(secret)
+
     def _bound(self) -> TokenProvider:
         if self._provider is None:
             raise ConfigurationError(
@@ -246,6 +250,10 @@ class RestConnector(Connector):
     limits: ClassVar[tuple[rest.RateHeaders, ...]] = ()
     base_url: str
 
+    def address(self) -> str:
+        """Where the API is: as ``base_url`` says, unless other settings lead there."""
+        return self.base_url
+
     def auth(self) -> rest.Auth:
         """How a request proves who asks."""
         raise NotImplementedError
@@ -269,7 +277,7 @@ class RestConnector(Connector):
     def client(self, context: ReadContext, retry_budget: float = rest.RETRY_BUDGET) -> rest.Client:
         """A client that asks as the vendor wants to be asked."""
         return rest.Client(
-            self.base_url,
+            self.address(),
             self.auth(),
             context,
             self.errors,

@@ -45,6 +45,10 @@ class TokenProvider(Protocol):
         """A new secret after the source refused the present one; None if there is no other."""
         ...
 
+    def learn(self, secret: str) -> None:
+        """Redact ``secret`` too, which was got with this one, from now on."""
+        ...
+
 
 @dataclass
 class StoredToken:
@@ -68,3 +72,7 @@ class StoredToken:
     def refresh(self) -> str | None:
         """None: there is no other."""
         return None
+
+    def learn(self, secret: str) -> None:
+        """Redact ``secret`` too from now on."""
+        self.redactor.learn(secret)

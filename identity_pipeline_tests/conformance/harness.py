@@ -57,6 +57,7 @@ TRAITS = {
     "restoring": "a deleted record may come back",
     "merging": "it says itself which records were merged into which",
     "pages": "it is read in pages that name the next one",
+    "nested": "the fields of a record stand in an object inside it, which has to be there",
     "counted": "a page of changes says how many records there are in all",
     "credential": "it wants a credential",
     "permission": "it may refuse to show the records to a valid credential",

@@ -223,6 +223,8 @@ BAD: dict[str, Callable[[Any, Harness], Any]] = {
     "hollow": lambda item, _: {name: None if isinstance(value, dict) else value for name, value in item.items()},
 }
 """What becomes of an item of a source."""
+NESTED = {"flat", "hollow"}
+"""Those that spoil only a record whose fields stand in an object inside it."""
 
 
 @pytest.mark.needs("http", "pages")
@@ -240,7 +242,8 @@ def test_one_bad_item_of_a_page_is_quarantined_alone(loader: Loader, name: str, 
         loader.show(*contacts(5))
     loader.harness.faults.plan([None] * loader.harness.requests_before_pages + [page(spoil)])
     row = loader.load()
-    assert (row["inserted"] + row["updated"], row["quarantined"]) == (4, 1)
+    spoilt = name not in NESTED or loader.harness.has("nested")
+    assert (row["inserted"] + row["updated"], row["quarantined"]) == ((4, 1) if spoilt else (5, 0))
     loader.load(full_refresh=True)
     assert loader.live() == (ALL if changes else {"1", "2", "3", "4", "5"})
 

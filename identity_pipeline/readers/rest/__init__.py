@@ -12,6 +12,7 @@ and hands the pages to :func:`batches`.
 from identity_pipeline.readers.rest.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth
 from identity_pipeline.readers.rest.client import RETRY_BUDGET, Client
 from identity_pipeline.readers.rest.error import GIVE_UP, ErrorBody, VendorError
+from identity_pipeline.readers.rest.grant import ClientCredentials
 from identity_pipeline.readers.rest.limit import RateHeaders
 from identity_pipeline.readers.rest.message import ITEM, Request, Response, fits
 from identity_pipeline.readers.rest.paginator import CursorPaginator, KeysetPaginator, LinkPaginator, OffsetPaginator, Paginator, Total
@@ -27,6 +28,7 @@ __all__ = [
     "BasicAuth",
     "BearerAuth",
     "Client",
+    "ClientCredentials",
     "CursorPaginator",
     "ErrorBody",
     "KeysetPaginator",

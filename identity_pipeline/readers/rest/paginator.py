@@ -37,12 +37,14 @@ class CursorPaginator:
     """The response holds a token at ``token``; the next request carries it ``into`` its query or body.
 
     ``CursorPaginator("paging.next.after", "query.after")``. Without ``more`` the last page is the
-    one without a token; with it, ``more(response)`` says whether there is another.
+    one without a token; with it, ``more(response)`` says whether there is another. ``instead_of`` is
+    what only the first request holds.
     """
 
     token: str
     into: str
     more: Callable[[Response], bool] | None = None
+    instead_of: str = ""
 
     def next(self, response: Response) -> Request | None:
         """The next request, None after the last page."""
@@ -51,7 +53,8 @@ class CursorPaginator:
             return None
         if not isinstance(token, str) or not token:
             raise ContractBroken(f"{response.tried} says that there is another page, but gives no token at {self.token!r}: {REPORT}")
-        return response.request.put(self.into, str(token))
+        following = response.request.put(self.into, str(token))
+        return following.put(self.instead_of, None) if self.instead_of else following
 
 
 def _token(response: Response, path: str) -> Any:

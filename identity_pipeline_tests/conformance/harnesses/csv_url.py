@@ -25,6 +25,7 @@ class CsvUrlHarness(Harness):
         "merging": "files have no customary column for it: a `mapping:` names one",
         "pages": "a file is one answer",
         "counted": "a file is one answer",
+        "nested": "a row has no objects in it",
         "framed": "half of a CSV file is a CSV file",
         "surrogate": "UTF-8 has no lone surrogates",
     }

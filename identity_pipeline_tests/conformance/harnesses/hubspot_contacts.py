@@ -13,7 +13,8 @@ class HubSpotContactsHarness(Harness):
     cursor_column = "lastmodifieddate"
     traits: ClassVar = {
         "cursor", "future_cursor", "deletion",
-        "restoring", "merging", "pages", "counted", "credential", "permission", "framed", "nul", "surrogate", "line_breaks", "megabyte",
+        "restoring", "merging", "pages", "nested", "counted", "credential",
+        "permission", "framed", "nul", "surrogate", "line_breaks", "megabyte",
     }  # fmt: skip
     lacking: ClassVar = {
         "null_cursor": "HubSpot stamps every contact with lastmodifieddate",

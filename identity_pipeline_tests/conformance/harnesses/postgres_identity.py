@@ -27,6 +27,7 @@ class PostgresIdentityHarness(Harness):
         "merging": "tables have no customary column for it: a `mapping:` names one",
         "pages": "a table is one stream",
         "counted": "a table is one stream",
+        "nested": "a row has no objects in it",
         "nul": "PostgreSQL stores no U+0000",
         "surrogate": "PostgreSQL stores no lone surrogates",
     }
