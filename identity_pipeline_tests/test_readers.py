@@ -2,7 +2,7 @@
 
 from identity_pipeline.connectors import SOURCE_TYPES, connectors
 
-STANDING = {"csv_url", "postgres_identity", "hubspot_contacts"}
+STANDING = {"csv_url", "postgres_identity", "hubspot_contacts", "zendesk_users"}
 
 
 def test_all_phase1_connectors_registered() -> None:

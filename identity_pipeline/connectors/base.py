@@ -146,6 +146,8 @@ class Connector(dg.ConfigurableResource):
     cursor_columns: ClassVar[Mapping[str, CursorColumn]] = {}
     api_versions: ClassVar[Mapping[str, str]] = {}
     """Values of the setting ``api_version`` → the day (ISO 8601) on which the vendor ends each."""
+    retiring: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
+    """Setting → what the vendor ends that it is for, the day (ISO 8601), what to do until then."""
     order: ClassVar[Order] = "oldest_first"
     """Order of a record's versions in the stream: of two with one cursor value the newer stays."""
     reads_whole: ClassVar[bool] = False
@@ -169,15 +171,16 @@ class Connector(dg.ConfigurableResource):
         raise NotImplementedError
 
     def ending(self, today: date) -> str | None:
-        """What to do about an API version that ends soon or has ended; None: nothing."""
+        """What to do about what the vendor ends within 90 days, or has ended; None: nothing."""
+        ends = [found for name, found in self.retiring.items() if getattr(self, name)]
         version = getattr(self, "api_version", "")
-        if version not in self.api_versions:
-            return None
-        end = date.fromisoformat(self.api_versions[version])
-        if end - today > ENDING:
-            return None
-        ends = f"{'ends' if end > today else 'ended'} on {end}"
-        return f"version {version} of {self.vendor}'s API {ends}: set api_version to a later one"
+        if day := self.api_versions.get(version):
+            ends.append((f"version {version} of its API", day, "set api_version to a later one"))
+        for what, day, advice in ends:
+            if (end := date.fromisoformat(day)) - today <= ENDING:
+                verb = "ends" if end > today else "ended"
+                return f"{self.vendor} {verb} {what} on {end}: {advice}"
+        return None
 
     def cursor_reading(self, column: CursorColumn) -> Reading:
         """How a cursor's values are written: as its column says, unless settings decide."""

@@ -75,7 +75,7 @@ def test_an_api_version_is_a_warning_from_90_days_before_its_end(
     [(found, message)] = _found("api_versions")
     assert found == outcome
     assert re.search(words, message)
-    assert outcome == "ok" or message == f"portal: version 2026-03 of hubspot's API {words} {end}: set api_version to a later one"
+    assert outcome == "ok" or message == f"portal: hubspot {words} version 2026-03 of its API on {end}: set api_version to a later one"
     assert run("doctor").exit_code == 0
 
 

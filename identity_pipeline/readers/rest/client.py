@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -87,16 +87,16 @@ class Client:
     max_bytes: int = 64 * 2**20
     random: Callable[[], float] = random.random
     _session: requests.Session = field(default_factory=session, init=False, repr=False)
-    _pace: _Pace = field(init=False, repr=False)
+    _paces: dict[float, _Pace] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         guard.check_url(self.base_url, "base_url")
-        object.__setattr__(self, "_pace", _Pace(self.interval))
 
-    def pages(self, request: Request, paginator: Paginator, total: Total | None = None) -> Iterator[Response]:
+    def pages(self, request: Request, paginator: Paginator, total: Total | None = None, state: str = "") -> Iterator[Response]:
         """The responses from ``request`` on, as long as ``paginator`` names a next one.
 
-        With ``total`` they have to hold as many records as the first one says there are.
+        With ``total`` they have to hold as many records as the first one says there are. What stands at
+        ``state`` of the last one is where the next load is to go on: it is kept beside the mark.
 
         Raises:
             ContractBroken: the source leads back to a page that was read before, no longer accepts
@@ -120,8 +120,15 @@ class Client:
             yield response
             if following is not None and _identity(following) in seen:
                 raise ContractBroken(f"{response.tried} names as next page one that was read already, in a circle: {REPORT}")
+            if following is None and state and isinstance(held := response.at(state), str):
+                self.context.state = held
         if total and expected is not None:
             self._reached(request, total, expected, read)
+
+    def batched(self, request: Request, into: str, keys: Sequence[str], size: int) -> Iterator[Response]:
+        """The responses to ``request`` for ``keys``, at most ``size`` of them at a time, joined by commas and put ``into`` it."""
+        for start in range(0, len(keys), size):
+            yield self.send(request.put(into, ",".join(keys[start : start + size])))
 
     def _reached(self, request: Request, total: Total, expected: int, read: int) -> None:
         """Compare what was read with what the source said; once more with what it says now, since records may have gone."""
@@ -221,7 +228,9 @@ class Client:
 
     def _once(self, request: Request, url: str, secret: Mapping[str, str], *, onward: bool) -> Response:
         """The response to one exchange, if nothing is wrong with it."""
-        if pause := self._pace.wait():
+        interval = self.interval if request.interval is None else request.interval
+        pace = self._paces.setdefault(interval, _Pace(interval))
+        if pause := pace.wait():
             self.context.throttled_seconds += pause
             self.context.sleep(pause)
         headers = {"Accept": "application/json", "User-Agent": "identity-pipeline", **self.headers, **secret, "Accept-Encoding": "gzip"}
@@ -233,7 +242,7 @@ class Client:
         found = self.errors(response)
         if found is None and response.status < 300:
             if 0 < (pause := longest(self.limits, response.headers) or 0) <= self.retry_budget:
-                self._pace.rest(pause)
+                pace.rest(pause)
             return replace(response, code=self.errors.code_of(response))
         found = found or VendorError()
         error = found.error or error_class(response.status, content_type(response.headers))

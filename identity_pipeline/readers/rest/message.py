@@ -28,13 +28,15 @@ class Request:
 
     ``path`` may be the whole address that the source gave for the next page, on the same origin.
     ``size`` is where the request says how many records a page may hold (``query.limit``): a page
-    that is too large is then asked for in a smaller size.
+    that is too large is then asked for in a smaller size. ``interval`` is the least time in seconds
+    between such requests, where it is not the client's: vendors count some endpoints apart.
     """
 
     path: str
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     size: str = ""
+    interval: float | None = None
 
     @property
     def method(self) -> str:
@@ -142,6 +144,23 @@ class Response:
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise self.broken(f"a list of objects with {key!r} at {path!r}")
         return [str(text) for text in texts]
+
+    def pairs(self, path: str, key: str, value: str) -> dict[str, Any]:
+        """``key`` → ``value`` of the objects at ``path``; what is no such object says nothing."""
+        found = self.at(path)
+        items = found if isinstance(found, list) else ()
+        return {str(item[key]): item.get(value) for item in items if isinstance(item, Mapping) and item.get(key) is not None}
+
+    def grouped(self, path: str, owner: str, kind: str, value: str) -> dict[str, dict[str, list[Any]]]:
+        """Values of the objects at ``path``, by ``owner`` and by ``kind``.
+
+        Raises:
+            ContractBroken: there is no such list.
+        """
+        made: dict[str, dict[str, list[Any]]] = {}
+        for item in self.records(path):
+            made.setdefault(str(item.get(owner)), {}).setdefault(str(item.get(kind)), []).append(item.get(value))
+        return made
 
     def flag(self, path: str) -> bool:
         """The boolean at ``path``.
