@@ -1,13 +1,15 @@
-"""`identity-pipeline ingest`: launch loads through the queue, follow them, end with the balance."""
+"""`identity-pipeline ingest`: load sources, here or through the queue, and end with the balance."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 from identity_pipeline.cli import services
+from identity_pipeline.core import settings
 from identity_pipeline.core.balance import COUNTS
 from identity_pipeline.core.errors import ConfigurationError
 
@@ -19,13 +21,16 @@ from identity_pipeline.core.errors import ConfigurationError
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many records of each source; the mark stays where it is.")
 @click.option("--cursor-after", metavar="VALUE", help="Read from this cursor value on, instead of from the mark.")
 @click.option("--force", is_flag=True, help="Ask a source although it wants to be left alone for a while.")
-@click.option("--no-wait", is_flag=True, help="Print the run ids and return.")
+@click.option("--queue", is_flag=True, help="Through Dagster's queue and daemon, in place of this process.")
+@click.option("--no-wait", is_flag=True, help="Print the run ids and return; with --queue, which it implies.")
 @click.option("--json", "as_json", is_flag=True, help="End with the loads as JSON on standard output.")
-def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: bool, **choices: Any) -> None:
-    """Load sources now, through Dagster's queue.
+def ingest(names: tuple[str, ...], *, everything: bool, queue: bool, no_wait: bool, as_json: bool, **choices: Any) -> None:
+    """Load sources now, and show the balance.
 
-    Starts the embedded database and a daemon if none is running. Exit status: 0 done, 1 somebody
-    must act, 3 try again later.
+    Each is a run of the job `ingest` that the UI shows as any other, in a process of this command's,
+    several at once. With --queue Dagster's daemon runs them; one is started if there is none.
+    Starts the embedded database if no other is set. Exit status: 0 done, 1 somebody must act, 3 try
+    again later.
 
     \b
     Examples:
@@ -37,22 +42,18 @@ def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: 
     if bool(names) == everything:
         raise click.UsageError("name the sources, or say --all")
 
-    from identity_pipeline.cli.connection import declarations  # noqa: PLC0415 - half a second, for Dagster
+    from identity_pipeline.cli.connection import declarations  # noqa: PLC0415 - a second, for Dagster
 
     declared = declarations()
     wanted = list(declared.sources) if everything else [declared.source(name).name for name in dict.fromkeys(names)]
+    queue = queue or no_wait
     services.database(_say)
     folder = services.project()
-
-    import dagster as dg  # noqa: PLC0415 - half a second, only for the commands that launch
-
-    from identity_pipeline.core import settings  # noqa: PLC0415
-    from identity_pipeline.orchestration import launch  # noqa: PLC0415
 
     if everything:
         for problem in declared.problems:
             _say(f"not loaded: {problem}")
-    unset = _unset(declared, wanted, only_those=not everything)
+    unset = _unset(declared, wanted, only_those=not everything, by_daemon=queue)
     wanted = [name for name in wanted if name not in unset]
     if not wanted:
         raise ConfigurationError(
@@ -64,19 +65,49 @@ def ingest(names: tuple[str, ...], *, everything: bool, no_wait: bool, as_json: 
         "cursor_after": choices["cursor_after"],
         "force": choices["force"],
     }
+    if queue:
+        ended = _queued(folder, wanted, config, wait=not no_wait)
+        if ended is None:
+            return
+    else:
+        ended = _here(folder, [declared.source(name) for name in wanted], config)
+    sys.exit(_finish(ended, as_json=as_json, broken=everything and bool(declared.problems or unset)))
+
+
+def _here(folder: Path, sources: list[Any], config: dict[str, Any]) -> list[Any]:
+    """Load the sources in processes of this one."""
+    from identity_pipeline.orchestration import direct  # noqa: PLC0415 - Dagster
+
+    services.end_on_sigterm()
+    how = direct.How(folder / "workspace.yaml", config, settings.home() / "logs" / "ingest.log")
+    with _interruptible(), _shown() as (say, every):
+        return direct.run_all(sources, how, say=say, every=every)
+
+
+def _queued(folder: Path, names: list[str], config: dict[str, Any], *, wait: bool) -> list[Any] | None:
+    """Enqueue the loads and follow them; None if nobody waits for them."""
+    import dagster as dg  # noqa: PLC0415 - a second
+
+    from identity_pipeline.orchestration import launch  # noqa: PLC0415
+    from identity_pipeline.orchestration.follow import follow  # noqa: PLC0415
+
     with dg.DagsterInstance.get() as instance:
-        if no_wait:
-            for name, run_id in launch.launch(instance, folder / "workspace.yaml", wanted, config).items():
+        if not wait:
+            for name, run_id in launch.launch(instance, folder / "workspace.yaml", names, config).items():
                 click.echo(f"{name} {run_id}")
             if not services.daemon_alive():
                 _say("no daemon is running: the runs wait in the queue until one is (make dev)")
-            return
-        with _interruptible(), services.daemon(_say) as keep_daemon:
-            runs = launch.launch(instance, folder / "workspace.yaml", wanted, config)
+            return None
+        with _interruptible(), services.daemon(_say) as keep_daemon, _shown() as (say, show):
+            runs = launch.launch(instance, folder / "workspace.yaml", names, config)
             for name, run_id in runs.items():
-                _say(f"{name}: run {run_id}")
-            ended = _follow(launch, instance, runs, keep_daemon)
-    sys.exit(_finish(ended, as_json=as_json, broken=everything and bool(declared.problems or unset)))
+                say(name, f"run {run_id}, waiting in the queue")
+
+            def every(followed: list[Any]) -> None:
+                show(followed)
+                keep_daemon()
+
+            return follow(instance, runs, say=say, every=every)
 
 
 @contextmanager
@@ -84,11 +115,11 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _say("interrupted: nothing is lost. A run goes on where a daemon is running; else the source's next load takes over from the mark")
+        _say("interrupted: nothing is lost; the marks are where they were, and the next load begins there")
         raise
 
 
-def _unset(declared: Any, wanted: list[str], *, only_those: bool) -> set[str]:
+def _unset(declared: Any, wanted: list[str], *, only_those: bool, by_daemon: bool) -> set[str]:
     """The sources that name an environment variable which is not set, reported; ``only_those`` are wanted: raise.
 
     A daemon that runs already has an environment of its own, which may hold it.
@@ -97,7 +128,7 @@ def _unset(declared: Any, wanted: list[str], *, only_those: bool) -> set[str]:
 
     faults = {name: found for name in wanted if (found := list(missing(declared.sources[name])))}
     said = [fault for found in faults.values() for fault in found]
-    if faults and services.daemon_alive():
+    if faults and by_daemon and services.daemon_alive():
         for fault in said:
             _say(f"{fault}, unless the daemon that is running has it")
         return set()
@@ -112,10 +143,12 @@ def _say(message: str) -> None:
     click.echo(message, err=True)
 
 
-def _follow(launch: Any, instance: Any, runs: dict[str, str], keep_daemon: Callable[[], None]) -> list[Any]:
-    """Follow the runs: a table that moves on a terminal, a line for each message elsewhere."""
+@contextmanager
+def _shown() -> Iterator[tuple[Callable[[str, str], None], Callable[[list[Any]], None]]]:
+    """How loads are shown as they go: a table that moves on a terminal, a line for each message elsewhere."""
     if not sys.stderr.isatty():
-        return launch.follow(instance, runs, say=lambda name, message: _say(f"{name}: {message}"), every=lambda _: keep_daemon())
+        yield (lambda name, message: _say(f"{name}: {message}")), (lambda _: None)
+        return
 
     from rich.console import Console  # noqa: PLC0415 - only on a terminal
     from rich.live import Live  # noqa: PLC0415
@@ -128,9 +161,8 @@ def _follow(launch: Any, instance: Any, runs: dict[str, str], keep_daemon: Calla
             for one in followed:
                 table.add_row(one.source_name, one.status.lower(), one.error or one.message)
             live.update(table)
-            keep_daemon()
 
-        return launch.follow(instance, runs, say=lambda _name, _message: None, every=show)
+        yield (lambda _name, _message: None), show
 
 
 def _finish(ended: list[Any], *, as_json: bool, broken: bool) -> int:

@@ -1,5 +1,6 @@
 """What a command needs running: the identity database, Dagster's home, a daemon that starts queued runs."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -95,10 +96,12 @@ def daemon(progress: Callable[[str], None] = lambda _: None) -> Iterator[Callabl
         if own or time.monotonic() - looked < _LOOK_EVERY:
             return
         if not daemon_alive():
-            end_on_sigterm()
-            progress("starting Dagster's daemon")
-            own.append(_start(folder))
-            _await(own[0])
+            with _one_at_a_time():  # two commands at one moment start one
+                if not daemon_alive():
+                    end_on_sigterm()
+                    progress("starting Dagster's daemon")
+                    own.append(_start(folder))
+                    _await(own[0])
         looked = time.monotonic()
 
     try:
@@ -110,6 +113,15 @@ def daemon(progress: Callable[[str], None] = lambda _: None) -> Iterator[Callabl
         for process in own:
             stop(process)
             forget_daemon()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    folder = settings.home()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "daemon.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _log() -> Path:

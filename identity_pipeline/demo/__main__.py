@@ -100,10 +100,10 @@ def _load() -> int:
     return 0
 
 
-def _launched(folder: Path, keep_daemon: Callable[[], None]):  # noqa: ANN202 - launch.Followed, imported late
+def _launched(folder: Path, keep_daemon: Callable[[], None]):  # noqa: ANN202 - Followed, imported late
     import dagster as dg  # noqa: PLC0415 - after the environment is set
 
-    from identity_pipeline.orchestration import launch  # noqa: PLC0415
+    from identity_pipeline.orchestration.follow import follow  # noqa: PLC0415
 
     run_id = str(uuid.uuid4())
     command = ["job", "launch", "-w", "workspace.yaml", "-j", "ingest", "-o", ",".join(SOURCES), "--run-id", run_id]
@@ -114,7 +114,7 @@ def _launched(folder: Path, keep_daemon: Callable[[], None]):  # noqa: ANN202 - 
     if launched.returncode:
         raise TryLater(f"dagster job launch ended with {launched.returncode}:\n{launched.stderr[-2000:]}")
     with dg.DagsterInstance.get() as instance:
-        return launch.follow(instance, {"ingest": run_id}, say=lambda _, message: _say(message), every=lambda _: keep_daemon())[0]
+        return follow(instance, {"ingest": run_id}, say=lambda _, message: _say(message), every=lambda _: keep_daemon())[0]
 
 
 def _show(url: str, run_id: str) -> None:

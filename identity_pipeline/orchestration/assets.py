@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 import dagster as dg
@@ -148,19 +148,24 @@ def definitions() -> dg.Definitions:
     for problem in declared.problems:
         log.error("source not loaded: %s", problem)
     sources = list(declared.sources.values())
-    executor = _executor()
+    return dg.Definitions.merge(
+        definitions_of(sources, _executor()),
+        dg.Definitions(assets=[records(sources)] if sources else [], schedules=list(schedules(sources)), sensors=[dead_runs]),
+    )
+
+
+def definitions_of(sources: Sequence[Source], executor: dg.ExecutorDefinition) -> dg.Definitions:
+    """The job and what a run of it needs: the assets of these sources and their resources."""
     job = dg.define_asset_job(
         JOB,
-        dg.AssetSelection.all() - dg.AssetSelection.assets(RECORDS) if sources else dg.AssetSelection.all(),
+        dg.AssetSelection.assets(*(source.name for source in sources)) if sources else dg.AssetSelection.all(),
         executor_def=executor,
         description="Loads the selected sources into the identity table.",
         tags={"dagster/retry_strategy": "ALL_STEPS"},
     )
     return dg.Definitions(
-        assets=[*(asset(source) for source in sources), *([records(sources)] if sources else [])],
+        assets=[asset(source) for source in sources],
         resources={**{source.name: source.resource() for source in sources}, "io_manager": JsonIOManager()},
         jobs=[job],
-        schedules=list(schedules(sources)),
-        sensors=[dead_runs],
         executor=executor,
     )

@@ -21,6 +21,7 @@ from identity_pipeline.core import settings
 from identity_pipeline.core.cursor import Mark
 from identity_pipeline.core.errors import TargetUnavailable
 from identity_pipeline.core.load_spec import LoadSpec
+from identity_pipeline.dagster_internals import WorkerStatus
 from identity_pipeline.declarations.folder import load
 from identity_pipeline.declarations.opened import opened
 from identity_pipeline.embedded import server as embedded
@@ -94,6 +95,28 @@ def test_after_a_kill_the_next_run_leaves_what_an_undisturbed_one_leaves(disturb
     assert disturbed.state() == undisturbed
     dead = disturbed.loads()[1]
     assert (dead["status"], dead["error_code"]) == (("committed", None) if point in {"committed", "event"} else ("failed", "died"))
+
+
+@pytest.mark.parametrize("point", ["read", "landed", "staged:2", "merged", "committed", "event"])
+def test_after_a_kill_of_ingest_too(disturbed: World, undisturbed: dict, point: str):
+    [died] = disturbed.ingest(failpoint=point)
+    assert (died.status, "ended by signal 9" in (died.error or ""), died.retryable) == ("FAILURE", True, True)
+    with disturbed.entered() as instance:
+        run = instance.get_run_by_id(died.run_id)
+        assert run is not None
+        assert run.status == dg.DagsterRunStatus.FAILURE
+    [again] = disturbed.ingest()
+    assert (again.error, disturbed.state()) == (None, undisturbed)
+
+
+@pytest.mark.parametrize("point", ["landed", "staged:2", "merged", "committed"])
+def test_after_a_kill_of_a_run_that_was_launched_too(disturbed: World, undisturbed: dict, point: str):
+    died = disturbed.launch(failpoint=point)
+    with disturbed.entered() as instance:
+        assert instance.run_launcher.check_run_worker_health(died).status == WorkerStatus.FAILED
+        instance.report_run_failed(died)
+    assert disturbed.launch().is_success
+    assert disturbed.state() == undisturbed
 
 
 def test_killed_again_and_again_it_still_ends_alike(disturbed: World, undisturbed: dict):

@@ -6,6 +6,8 @@ Runs happen in this process, or in one of their own that may be told to die at a
 import multiprocessing
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,12 +19,16 @@ import dagster as dg
 import psycopg
 import pytest
 import yaml
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.cursor import Mark
-from identity_pipeline.orchestration import assets, marks
+from identity_pipeline.dagster_internals import LaunchRunContext, ModuleCodePointer, job_origin
+from identity_pipeline.declarations import folder
+from identity_pipeline.orchestration import assets, direct, marks, worker
+from identity_pipeline.orchestration.follow import Followed
 from identity_pipeline.readers.sql.postgres import stream
 from identity_pipeline.store import landing, lease, ledger
 
@@ -70,9 +76,10 @@ class World:
 
     def __post_init__(self) -> None:
         """Lay out the folders and the customer's table."""
-        for folder in ("sources", "dagster"):
-            (self.home / folder).mkdir(parents=True, exist_ok=True)
-        shutil.copy(settings.PACKAGE.parent / "dagster.yaml", self.home / "dagster")
+        for name in ("sources", "dagster"):
+            (self.home / name).mkdir(parents=True, exist_ok=True)
+        for name in settings.PROJECT_FILES:
+            shutil.copy(settings.PACKAGE.parent / name, self.home / "dagster")
         self.declare(*self.sources)
         self.customer_dsn = self.customer_dsn or make_conninfo(self.customer, sslmode="disable")
 
@@ -130,12 +137,61 @@ class World:
         assert process.exitcode is not None
         return process.exitcode
 
+    def ingest(self, *names: str, failpoint: str = "", say: Callable[[str, str], None] = lambda *_: None, **choices: Any) -> list[Followed]:
+        """The command `ingest`: runs in processes forked from this one, in small parts."""
+        with self.entered(), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("IDENTITY_FAILPOINT", failpoint)
+            patch.setattr(stream, "BATCH_ROWS", 10)
+            patch.setattr(landing, "PART_ROWS", 20)
+            declared = folder.load(self.home / "sources")
+            wanted = [declared.source(name) for name in names or ("people",)]
+            how = direct.How(self.home / "dagster" / "workspace.yaml", choices, self.home / "logs" / "ingest.log")
+            return direct.run_all(wanted, how, say=say)
+
+    def enqueued(self, instance: dg.DagsterInstance, name: str = "people", module: str = "identity_pipeline.definitions") -> dg.DagsterRun:
+        """A run as the queue hands it to the launcher."""
+        repository = RepositoryPythonOrigin(sys.executable, ModuleCodePointer(module, "defs"), entry_point=["dagster"])
+        return instance.create_run_for_job(
+            ingest(), status=dg.DagsterRunStatus.STARTING, asset_selection={dg.AssetKey([name])},
+            job_code_origin=JobPythonOrigin(assets.JOB, repository),
+            remote_job_origin=job_origin(self.home / "dagster" / "workspace.yaml", assets.JOB),
+        )  # fmt: skip
+
+    def launch(self, failpoint: str = "") -> dg.DagsterRun:
+        """A run by the launcher, until its process has ended."""
+        with self.entered() as instance, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("IDENTITY_FAILPOINT", failpoint)
+            run = self.enqueued(instance)
+            instance.run_launcher.launch_run(LaunchRunContext(run, None))
+            return self.ended(instance, run.run_id)
+
+    @staticmethod
+    def ended(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
+        """The run, once its process has ended."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            run = instance.get_run_by_id(run_id)
+            assert run is not None
+            if worker.is_alive(run.tags) is False:
+                found = instance.get_run_by_id(run_id)
+                assert found is not None
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"run {run_id} did not end")
+
     def retry(self, run_id: str) -> Outcome:
         """Execute a run again from its failure, as the button in the UI does."""
         with self.entered() as instance:
             options = dg.ReexecutionOptions.from_failure(run_id, instance)
             with dg.execute_job(dg.reconstructable(ingest), instance, reexecution_options=options) as result:
                 return _outcome(instance, result.run_id, "people")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody reads the customer's table meanwhile."""
+        with psycopg.connect(self.customer) as connection:
+            connection.execute("lock table people")
+            yield
 
     def close_runs(self) -> str:
         """Report the run that died as failed, as Dagster's run monitoring does; its id."""

@@ -1,0 +1,19 @@
+"""What a run needs, imported once by the process that runs are forked from."""
+# ruff: noqa: E402, F401 - imported for its effect, while nothing is collected
+
+import gc
+
+gc.disable()
+
+import dagster._cli.api
+import dagster_postgres
+
+import identity_pipeline.orchestration.assets
+import identity_pipeline.orchestration.dagster_storage
+import identity_pipeline.orchestration.launcher
+from identity_pipeline.connectors import connector, modules
+
+for _name in modules():
+    connector(_name)
+gc.freeze()  # a collection in a fork would copy every page
+gc.enable()
