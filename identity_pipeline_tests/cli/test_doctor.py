@@ -60,10 +60,10 @@ def test_a_daemon_that_is_silent_fails_only_where_a_source_waits_for_it(home: Pa
     ("days", "outcome", "words"),
     [
         (91, "ok", "none|no source"),
-        (90, "warning", "ends on"),
-        (1, "warning", "ends on"),
-        (0, "warning", "ended on"),
-        (-400, "warning", "ended on"),
+        (90, "warning", "ends"),
+        (1, "warning", "ends"),
+        (0, "warning", "ended"),
+        (-400, "warning", "ended"),
     ],
 )
 def test_an_api_version_is_a_warning_from_90_days_before_its_end(
