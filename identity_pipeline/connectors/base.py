@@ -242,12 +242,11 @@ def _type_of(body: Mapping[str, Any]) -> str:
 class RestConnector(Connector):
     """A vendor's HTTP API that answers JSON in pages.
 
-    A subclass says ``base_url``, ``auth()`` and ``pages()``; ``headers``, ``errors`` and
+    A subclass says ``base_url``, ``auth()`` and ``pages()``; ``headers()``, ``errors``,
     ``interval`` (seconds between two requests) and ``limits`` where the vendor has its own.
     """
 
     group: ClassVar[str] = "api"
-    headers: ClassVar[Mapping[str, str]] = {}
     errors: ClassVar[rest.ErrorBody] = rest.ErrorBody(())
     interval: ClassVar[float] = 0.0
     limits: ClassVar[tuple[rest.RateHeaders, ...]] = ()
@@ -260,6 +259,10 @@ class RestConnector(Connector):
     def auth(self) -> rest.Auth:
         """How a request proves who asks."""
         raise NotImplementedError
+
+    def headers(self) -> Mapping[str, str]:
+        """What else the vendor wants with each request."""
+        return {}
 
     def pages(self, client: rest.Client, window: Window) -> Iterator[Sequence[rest.Record]]:
         """Yield the records that ``window`` asks for, page by page, as the vendor gives them."""
@@ -284,7 +287,7 @@ class RestConnector(Connector):
             self.auth(),
             context,
             self.errors,
-            self.headers,
+            self.headers(),
             interval=self.interval,
             limits=self.limits,
             retry_budget=retry_budget,

@@ -98,6 +98,22 @@ class Window:
         """How its values compare."""
         return self.cursor and self.cursor.type
 
+    def within(self, kept: timedelta) -> bool:
+        """True if the lower bound is no older than ``kept``, for which the source keeps what it tells of changes.
+
+        By the source's own time, if that is known. Where it is older, a warning says that everything is read.
+        """
+        if self.lower is None:
+            raise ValueError("the window has no lower bound")
+        now = self.context.source_time or datetime.now(UTC)
+        if datetime.fromisoformat(self.lower) >= now - kept:
+            return True
+        self.context.warn(
+            f"the mark is older than the {kept.days} days for which the source is sure to tell of changes: everything is read; "
+            "what was deleted before is found by full refreshes"
+        )
+        return False
+
     def lower_bound(self, form: BoundForm = "iso", *, exclusive: bool = False) -> str:
         """The lower bound as a request takes it: never after ``lower``, whole seconds or milliseconds rounded down.
 

@@ -150,6 +150,8 @@ class Harness:
     """Requests of a read before the one for the first page of contacts."""
     next_page: ClassVar[str] = ""
     """Key of a page's body under which it names the next one, for ``counted``."""
+    by_events: ClassVar[bool] = False
+    """True if changes come as events: each holds a version of a record inside it, and all of them are told."""
     second_batch_at: ClassVar[int] = 5_001
     """So many contacts do not fit into one frame."""
     old_configs: ClassVar[Sequence[Mapping[str, Any]]] = ()

@@ -49,7 +49,8 @@ class Loader:
     """``name`` is new for each test, so that tests share a database.
 
     ``declared`` are fields of the declaration that a test changes. ``naps`` are the waits of the
-    load before, which take no time. ``held`` are the contacts that the source shows.
+    load before, which take no time. ``held`` are the contacts that the source shows, ``known`` the
+    external ids of all that it ever showed, with the suite's.
     """
 
     harness: Harness
@@ -60,6 +61,7 @@ class Loader:
     declared: dict[str, Any] = field(default_factory=dict)
     naps: list[float] = field(default_factory=list)
     held: list[Contact] = field(default_factory=list)
+    known: dict[str, str] = field(default_factory=dict)
     heard: Heard = field(default_factory=Heard)
     wiped: bool = False
 
@@ -68,6 +70,7 @@ class Loader:
     def show(self, *contacts: Contact) -> None:
         """Let the source hold exactly these contacts."""
         self.held = list(contacts)
+        self.known |= {self.harness.external_id(c.id): c.id for c in contacts}
         self.harness.show(self.held)
 
     def add(self, *contacts: Contact) -> None:
@@ -155,11 +158,10 @@ class Loader:
 
     def rows(self) -> dict[str, Row]:
         """The source's rows of ``identity.records``, by the suite's ids, with their place in the table (``xmin``, ``ctid``)."""
-        ours = {self.harness.external_id(c.id): c.id for c in self.held}
         statement = "select *, xmin::text, ctid::text from identity.records where source_name = %s order by external_id"
         with self.database.cursor(row_factory=dict_row) as cursor:
             found = cursor.execute(statement, (self.name,)).fetchall()
-        return {ours.get(str(row["external_id"]), str(row["external_id"])): row for row in found}
+        return {self.known.get(str(row["external_id"]), str(row["external_id"])): row for row in found}
 
     def live(self) -> set[str]:
         """The suite's ids of the rows that are not deleted."""

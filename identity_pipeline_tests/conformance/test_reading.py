@@ -34,7 +34,8 @@ def test_five_changes_over_two_pages_are_read_once_each(loader: Loader) -> None:
     loader.load()
     loader.add(*(Contact(str(n), minute(n + 100)) for n in range(1, 6)), Contact("6", minute(106)))
     row = loader.load()
-    assert (row["inserted"], row["updated"], row["duplicates"]) == (1, 5, 0)
+    older = 5 if loader.harness.by_events else 0  # within the overlap
+    assert (row["inserted"], row["updated"], row["duplicates"]) == (1, 5, older)
     assert loader.mark == mark_at(loader, 106)
 
 
@@ -216,7 +217,7 @@ def test_a_merge_in_the_source_points_the_loser_at_the_survivor(loader: Loader) 
     loader.load()
     into = {name: row["merged_into"] for name, row in loader.rows().items()}
     six = loader.harness.external_id("6")
-    assert into == {loader.harness.external_id("1"): six, loader.harness.external_id("2"): six, "3": None, "4": None, "5": None, "6": None}
+    assert into == {"1": six, "2": six, "3": None, "4": None, "5": None, "6": None}
 
 
 def test_a_full_refresh_notes_what_vanished(loader: Loader) -> None:

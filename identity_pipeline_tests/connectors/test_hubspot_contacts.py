@@ -20,11 +20,7 @@ TOKEN = "pat-eu1-demo-token"
 MS = "2026-04-13T08:00:00.123Z"
 
 
-@pytest.fixture(autouse=True)
-def _loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    for bundle in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):  # this machine's own authorities are not tested, and slow to read
-        monkeypatch.delenv(bundle, raising=False)
-    monkeypatch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
+pytestmark = pytest.mark.usefixtures("loopback")
 
 
 @pytest.fixture

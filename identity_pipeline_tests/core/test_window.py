@@ -1,9 +1,11 @@
 """The lower bound as vendors take it: never after the mark, and one step before it where they leave out what equals it."""
 
+from datetime import datetime, timedelta
+
 import pytest
 
 from identity_pipeline.core.cursor import Cursor
-from identity_pipeline.core.window import Window
+from identity_pipeline.core.window import ReadContext, Window
 
 MARK = "2026-04-13T08:00:00.123999Z"
 
@@ -35,3 +37,11 @@ def test_a_number_steps_back_by_one_and_a_text_not_at_all():
 def test_a_window_without_a_bound_has_none_to_give(window: Window):
     with pytest.raises(ValueError, match="no lower bound"):
         window.lower_bound()
+
+
+@pytest.mark.parametrize(("days", "within"), [(28.9, True), (29, True), (29.1, False)])
+def test_a_bound_older_than_the_source_tells_of_changes_is_warned_of_by_the_sources_own_time(days: float, within: bool):
+    context = ReadContext(log=lambda _: None)
+    context.clock(datetime.fromisoformat(MARK) + timedelta(days=days))
+    assert Window(Cursor("at", "timestamp"), MARK, context=context).within(timedelta(days=29)) is within
+    assert len(context.warnings) == (not within)

@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "date", "server"})
+_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "server"})
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Exchange:
     def send(self, status: int, headers: Mapping[str, str], body: bytes, length: int | None = None) -> None:
         """Answer with these bytes; ``length`` is what Content-Length says of them, None is the truth."""
         handler = self.handler
-        handler.send_response(status)
-        for name, value in headers.items():
+        handler.send_response_only(status)
+        for name, value in {"Date": handler.date_time_string(), **headers}.items():
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(body) if length is None else length))
         handler.end_headers()

@@ -13,6 +13,7 @@ from identity_pipeline.core.errors import (
     ContractBroken,
     CredentialError,
     LimitExceeded,
+    PermissionDenied,
     RateLimited,
     SourceRejected,
     TruncatedBody,
@@ -196,6 +197,18 @@ class Client:
             ConfigurationError: the source leads to another host, or its certificate is not accepted.
         """
         return self._send(request, onward=False)
+
+    def optional(self, request: Request, without: str) -> Response | None:
+        """The response to ``request``, or None where the credential may not have it: then ``without`` is a warning, with what is missing.
+
+        Raises:
+            PipelineError: as :meth:`send`, but for the missing permission.
+        """
+        try:
+            return self.send(request)
+        except PermissionDenied as error:
+            self.context.warn(f"{without}: {error}")
+            return None
 
     def _send(self, request: Request, *, onward: bool) -> Response:
         """As :meth:`send`; ``onward`` says that a page before led to this request, so that its refusal is a broken contract."""
