@@ -12,6 +12,7 @@ from dagster._config.config_schema import UserConfigSchema
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.utils import DISALLOWED_NAMES
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
@@ -32,6 +33,7 @@ __all__ = [
     "WILL_RETRY_TAG",
     "CheckRunHealthResult",
     "ConfigurableClassData",
+    "DagsterExecutionInterruptedError",
     "DagsterRun",
     "DefaultRunLauncher",
     "InMemoryJob",

@@ -9,7 +9,7 @@ import dagster as dg
 
 from identity_pipeline.core.errors import PipelineError
 from identity_pipeline.core.redaction import Redactor
-from identity_pipeline.dagster_internals import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
+from identity_pipeline.dagster_internals import RETRY_ON_ASSET_OR_OP_FAILURE_TAG, DagsterExecutionInterruptedError
 
 
 class _Redacting(logging.Filter):
@@ -49,6 +49,13 @@ def boundary(context: dg.OpExecutionContext, redactor: Redactor | None = None) -
         ) from None
     except dg.Failure:
         raise
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        # Dagster's retry policy would start the op once more, although somebody pressed Terminate.
+        raise dg.Failure(
+            description="the run was interrupted: nothing half done stays, and the next load begins at the mark",
+            metadata={"error_code": "interrupted", "a_retry_helps": True},
+            allow_retries=False,
+        ) from None
     except Exception as error:  # noqa: BLE001 - the outermost boundary: an unknown error must not show a record or a secret
         frames = traceback.extract_tb(error.__traceback__)[-3:]
         where = " ← ".join(f"{f.filename.rpartition('/')[2]}:{f.lineno} {f.name}" for f in reversed(frames))

@@ -1,8 +1,10 @@
 """`identity-pipeline ingest`, and the daemon that it needs."""
 
 import json
+import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
 from identity_pipeline.cli import services
+from identity_pipeline.orchestration import worker
 from identity_pipeline_tests.cli.workplace import declare, run, table
 
 
@@ -115,27 +118,62 @@ def test_a_variable_that_is_not_set_is_reported_before_a_run_is_started(
     assert instance.get_runs_count() == 0
 
 
-def test_ctrl_c_says_that_nothing_is_lost(sources: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_say: object) -> None:
-        raise KeyboardInterrupt
+PROGRAM = Path(sys.executable).with_name("identity-pipeline")
 
-    monkeypatch.setenv("CRM_DSN", "postgresql://nobody@localhost/none")
-    monkeypatch.setattr(services, "daemon", interrupted)
+
+def test_ctrl_c_says_that_nothing_is_lost(crm: psycopg.Connection, sources: Path, instance: dg.DagsterInstance) -> None:
     declare(sources, table())
-    done = run("ingest", "crm")
-    assert (done.exit_code, "nothing is lost" in done.stderr) == (130, True)
+    with crm.transaction():
+        crm.execute("lock table public.crm")
+        process = subprocess.Popen([PROGRAM, "ingest", "crm"], stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        told = ""
+        while "reads everything" not in told:
+            line = process.stderr.readline()
+            assert line, told
+            told += line
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    assert (process.returncode, "nothing is lost" in rest) == (130, True)
+    [run] = instance.get_runs()
+    assert run.status == dg.DagsterRunStatus.CANCELED
 
 
-def _ingested(name: str) -> dict[str, Any]:
+def _ingested(name: str, *options: str) -> dict[str, Any]:
     """The load of one `ingest` in a process of its own."""
-    program = Path(sys.executable).with_name("identity-pipeline")
-    done = subprocess.run([program, "ingest", name, "--json"], capture_output=True, text=True, timeout=140, check=False)
+    done = subprocess.run([PROGRAM, "ingest", name, "--json", *options], capture_output=True, text=True, timeout=140, check=False)
     assert done.returncode == 0, done.stderr
     [load] = json.loads(done.stdout)
     return load
 
 
-def test_one_load_right_after_another_is_run_too(crm: psycopg.Connection, sources: Path, instance: dg.DagsterInstance) -> None:
+def test_a_load_needs_no_daemon(crm: psycopg.Connection, sources: Path, instance: dg.DagsterInstance) -> None:
     declare(sources, table(cursor_column="updated_at", cursor_type="timestamp"))
     first, second = _ingested("crm"), _ingested("crm")
     assert (first["inserted"], first["quarantined"], second["inserted"]) == (2, 1, 0)
+    assert instance.get_daemon_heartbeats() == {}
+
+
+def test_one_load_through_the_queue_right_after_another_is_run_too(
+    crm: psycopg.Connection, sources: Path, instance: dg.DagsterInstance
+) -> None:
+    declare(sources, table(cursor_column="updated_at", cursor_type="timestamp"))
+    first, second = _ingested("crm", "--queue"), _ingested("crm", "--queue")
+    assert (first["inserted"], second["inserted"]) == (2, 0)
+    runs = instance.get_runs()
+    assert all(worker.TAG in run.tags for run in runs), "the launcher forked none"
+
+
+def test_two_commands_at_one_moment_start_one_daemon(instance: dg.DagsterInstance, started: list[subprocess.Popen[bytes]]) -> None:
+    def start() -> None:
+        with services.daemon():
+            _sign_of_life(instance)
+            both.wait(20)
+
+    both = threading.Barrier(2)
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(started) == 1

@@ -1,17 +1,10 @@
 """Runs without the queue: real runs of the job, in processes forked from this one."""
 
-import os
-import threading
-import time
-from typing import Any
-
 import dagster as dg
 import pytest
 import yaml
 
 from identity_pipeline_tests.orchestration.world import PEOPLE, World
-
-NO_CURSOR = {"cursor_column": None, "cursor_type": None, "cursor_overlap": None}
 
 
 def run_of(world: World, run_id: str) -> dg.DagsterRun:
@@ -71,49 +64,30 @@ def test_no_more_run_at_once_than_the_instance_allows(world: World):
     assert max(at_once) <= 2
 
 
-@pytest.fixture
-def held(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A pipeline whose read waits, because the customer's table is locked."""
-    world.people("Ada")
-
-    def hold(seconds: float = 60.0, sleeping: Any = time.sleep) -> None:
-        sleeping(seconds)
-
-    from identity_pipeline.core import failpoint  # noqa: PLC0415
-    from identity_pipeline.loading import read  # noqa: PLC0415
-
-    monkeypatch.setattr(read, "reached", lambda label: hold() if label == "landed" else failpoint.reached(label))
-    return world
-
-
-def interrupt_at(message: str) -> Any:
-    """Ctrl-C at the moment at which a run says this."""
-
-    def say(_name: str, said: str) -> None:
-        if message in said:
+def test_an_interrupt_cancels_the_run_and_frees_the_source(world: World):
+    def ctrl_c(_name: str, said: str) -> None:
+        if "reads updated_at" in said or "first load" in said:
             raise KeyboardInterrupt
 
-    return say
-
-
-def test_an_interrupt_cancels_the_run_and_frees_the_source(held: World):
-    with pytest.raises(KeyboardInterrupt):
-        held.ingest(say=interrupt_at("read and landed"))
-    with held.entered() as instance:
+    with world.locked(), pytest.raises(KeyboardInterrupt):
+        world.ingest(say=ctrl_c)
+    with world.entered() as instance:
         [run] = instance.get_runs()
     assert run.status == dg.DagsterRunStatus.CANCELED
-    assert [load["status"] for load in held.loads()] == ["failed"]
-    assert held.query("select * from identity.leases") == []
+    assert [load["status"] for load in world.loads()] == ["failed"]
+    assert world.query("select * from identity.leases") == []
 
 
-def test_the_uis_terminate_ends_it_too(held: World):
+def test_the_uis_terminate_ends_it_too_and_no_op_is_tried_again(world: World):
     def terminate(_name: str, said: str) -> None:
-        if "read and landed" in said:
-            threading.Timer(0.5, os.kill, (os.getpid(), 0)).start()
-            with held.entered() as instance:
+        if "first load" in said:
+            with world.entered() as instance:
                 [run] = instance.get_runs()
                 assert instance.run_launcher.terminate(run.run_id)
 
-    [ended] = held.ingest(say=terminate)
+    with world.locked():
+        [ended] = world.ingest(say=terminate)
     assert ended.status == "CANCELED"
-    assert run_of(held, ended.run_id).status == dg.DagsterRunStatus.CANCELED
+    with world.entered() as instance:
+        kinds = [entry.dagster_event.event_type_value for entry in instance.all_logs(ended.run_id) if entry.dagster_event]
+    assert ("STEP_UP_FOR_RETRY" in kinds, kinds[-1]) == (False, "PIPELINE_CANCELED")
