@@ -41,9 +41,7 @@ class _Main(LazyGroup):
         try:
             return super().invoke(ctx)
         except PipelineError as error:
-            output.say(" ".join(str(error).split()))
-            if isinstance(error, TargetUnavailable):
-                _hint()
+            _tell(error)
             ctx.exit(error.exit_status)
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(130)
@@ -53,8 +51,7 @@ class _Main(LazyGroup):
             if os.environ.get("IDENTITY_DEBUG") == "1" or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
             if _lost_connection(error):
-                output.say("the identity database stopped answering: nothing is lost, run the command again when it is back")
-                _hint()
+                _tell(TargetUnavailable("the identity database stopped answering: nothing is lost, run the command again when it is back"))
                 ctx.exit(TargetUnavailable.exit_status)
             # Drivers and libraries quote records and secrets in their messages: type and place are enough.
             frames = traceback.extract_tb(error.__traceback__)[-3:]
@@ -69,10 +66,11 @@ def _lost_connection(error: Exception) -> bool:
     return is_lost_connection(error)
 
 
-def _hint() -> None:
-    from identity_pipeline.cli.unreachable import advice  # noqa: PLC0415 - only when something failed
+def _tell(error: PipelineError) -> None:
+    from identity_pipeline.cli.unreachable import explained  # noqa: PLC0415 - only when something failed
 
-    output.say(advice())
+    for line in explained(error):
+        output.say(" ".join(line.split()))
 
 
 @click.group(cls=_Main, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,6 +85,8 @@ def command(log_level: str | None) -> None:
 
     Exit status: 0 done, 1 somebody must act, 2 wrong usage, 3 try again later.
     """
+    # It warns of each rollback that a lost connection made impossible; what failed is reported all the same.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     if log_level:
         # Our own log only: libraries write addresses with their queries into theirs.
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")

@@ -6,7 +6,7 @@ from identity_pipeline.cli import output
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, PipelineError
 from identity_pipeline.embedded import server as embedded
-from identity_pipeline.embedded.location import database_url
+from identity_pipeline.embedded.location import database_url, plain_url
 from identity_pipeline.store.migrate import migrate, revisions
 
 STATUS = ("server", "reachable", "version", "schema", "needed")
@@ -37,7 +37,7 @@ def stop() -> None:
 @db.command()
 def url() -> None:
     """Print the plain address of the identity database. It holds the password."""
-    click.echo(database_url())
+    click.echo(plain_url())
 
 
 @db.command("migrate")

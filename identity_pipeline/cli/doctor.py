@@ -14,7 +14,7 @@ import dagster as dg
 
 from identity_pipeline.cli import output, services
 from identity_pipeline.cli.connection import declarations, missing
-from identity_pipeline.cli.unreachable import advice
+from identity_pipeline.cli.unreachable import explained
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError, TargetUnavailable
 from identity_pipeline.core.secret import Credential
@@ -39,6 +39,8 @@ class Finding(NamedTuple):
 
     outcome: str
     message: str
+    exit_status: int = 1
+    """The command's if this failed."""
 
 
 Findings = Iterator[Finding]
@@ -49,16 +51,17 @@ Findings = Iterator[Finding]
 def doctor(*, as_json: bool) -> None:
     """Check everything that a load needs, and say what to do about what is wrong.
 
-    Exit status 1 if a check failed; a warning alone does not count.
+    Exit status 1 if a check failed, 3 if it is only that the database does not answer; a warning alone does not count.
     """
-    rows = []
+    rows, statuses = [], set()
     for name, check in CHECKS.items():
         unanswered = name in NEED_DATABASE and any(row["check"] == "database" and row["outcome"] == "failed" for row in rows)
         findings = [Finding("skipped", "needs the database")] if unanswered else _found(check)
-        rows += [{"check": name, **finding._asdict()} for finding in findings]
+        rows += [{"check": name, "outcome": finding.outcome, "message": finding.message} for finding in findings]
+        statuses |= {finding.exit_status for finding in findings if finding.outcome == "failed"}
     output.show(rows, COLUMNS, as_json=as_json)
-    if any(row["outcome"] == "failed" for row in rows):
-        raise SystemExit(1)
+    if statuses:
+        raise SystemExit(min(statuses))
 
 
 def _found(check: Callable[[], Findings]) -> list[Finding]:
@@ -85,7 +88,7 @@ def _database() -> Findings:
     try:
         found = revisions(database_url())
     except TargetUnavailable as error:
-        yield Finding("failed", f"{error}: {advice()}")
+        yield Finding("failed", ": ".join(explained(error)), error.exit_status)
         return
     where = "IDENTITY_DATABASE_URL" if settings.database_url() else f"embedded in {settings.home()}"
     yield Finding("failed", found.faults) if found.faults else Finding("ok", f"PostgreSQL {found.server}, schema {found.current}, {where}")

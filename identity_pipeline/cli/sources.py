@@ -12,7 +12,7 @@ from identity_pipeline.cli import output
 from identity_pipeline.cli.connection import declarations, open_source
 from identity_pipeline.cli.preview import preview
 from identity_pipeline.cli.template import new
-from identity_pipeline.cli.unreachable import advice
+from identity_pipeline.cli.unreachable import explained
 from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError, TargetUnavailable
@@ -62,14 +62,14 @@ def list_(*, as_json: bool) -> None:
 
     `declared` is `ok`, or `broken` for a declaration that cannot be used, with its file, line and fix
     under `error`. `last_status` is how the last load ended: running, committed, failed or superseded.
+    Exit status 3: the database did not answer, so that loads and marks are missing.
     """
-    declared = declarations()
+    declared, unavailable = declarations(), None
     try:
         latest = listing.latest(database_url())
     except PipelineError as error:
-        output.say(f"without last loads and marks: {error}")
-        if isinstance(error, TargetUnavailable):
-            output.say(advice())
+        unavailable = error if isinstance(error, TargetUnavailable) else None
+        output.say(f"without last loads and marks: {': '.join(explained(error))}")
         latest = {}
     rows = [_listed(source, latest.get(source.name, {})) for source in declared.sources.values()]
     rows += [_broken(problem) for problem in declared.problems]
@@ -77,6 +77,8 @@ def list_(*, as_json: bool) -> None:
     if not rows:
         folder = settings.sources_folder()
         output.say(f"no source is declared in {folder}: `identity-pipeline sources new SOURCE_TYPE NAME` writes a file to fill in")
+    if unavailable:
+        raise SystemExit(unavailable.exit_status)
 
 
 def _listed(source: Source, last: dict[str, Any]) -> dict[str, Any]:

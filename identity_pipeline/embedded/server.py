@@ -22,8 +22,9 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,7 +37,10 @@ from identity_pipeline.embedded import binaries
 USER = DATABASE = "identity"
 HOST = "127.0.0.1"
 PORTS = range(54320, 54420)
-"""The ports tried at the first start."""
+"""The ports tried at the first start, and when another program has ours."""
+
+AUTHENTICATION = "scram-sha-256"
+"""The only way in. Both sides prove that they know the password, and neither sees it: a stranger on our port learns nothing."""
 
 RETRY_SECONDS = 10.0
 """Seconds that the remains of a killed server are waited for."""
@@ -109,10 +113,10 @@ def _silent(_message: str) -> None:
 def start(home: Path | None = None, *, port: int | None = None, timeout: float = 60, progress: Progress = _silent) -> str:
     """Initialise the database if needed and start its server unless it runs; its URL.
 
-    ``port`` moves the server to another port, which is remembered.
+    ``port`` moves the server to another port, which is remembered. So is the one that is taken when another program has ours.
 
     Raises:
-        ConfigurationError: the port is taken, or the folder cannot be used: the message says which and what to do.
+        ConfigurationError: ``port`` is taken, or the folder cannot be used: the message says which and what to do.
         TargetUnavailable: the server is not up within ``timeout`` seconds.
     """
     home = (home or settings.home()).absolute()
@@ -124,11 +128,8 @@ def start(home: Path | None = None, *, port: int | None = None, timeout: float =
         fresh = _make_home(home)
         with _locked(home, deadline):
             cluster = _read(home)
-            if cluster and cluster.ready and _postmaster(cluster):
-                cluster = replace(cluster, port=_port(cluster))
-                if _await(cluster, deadline, progress):
-                    _write(home, cluster)
-                    return _same_port(cluster, port).url
+            if cluster and cluster.ready and _postmaster(cluster) and _await(cluster, deadline, progress):
+                return _same_port(cluster, port).url
             return _start(home, cluster, port, fresh=fresh, deadline=deadline, progress=progress).url
     except OSError as error:
         raise _unusable(home, error) from None
@@ -166,6 +167,12 @@ def url(home: Path | None = None) -> str | None:
     return cluster.url if cluster and cluster.ready else None
 
 
+def up(home: Path | None = None) -> bool:
+    """True when the process of the server is there, which is known without speaking to whatever listens on its port."""
+    cluster = _read((home or settings.home()).absolute())
+    return cluster is not None and _postmaster(cluster)
+
+
 def running(home: Path | None = None) -> bool:
     """True when the server accepts connections.
 
@@ -180,10 +187,11 @@ def running(home: Path | None = None) -> bool:
 
 
 def _read(home: Path) -> _Cluster | None:
+    """What the file says, with the port of the running server: a start that was killed may have moved it."""
     path = home / "postgres.json"
     try:
         state = json.loads(path.read_text())
-        return _Cluster(home / state["folder"], int(state["port"]), state["password"], state["name"], state["ready"] is True)
+        cluster = _Cluster(home / state["folder"], int(state["port"]), state["password"], state["name"], state["ready"] is True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -193,6 +201,7 @@ def _read(home: Path) -> _Cluster | None:
             f"{path} does not hold what the embedded Postgres wrote: delete it and run `identity-pipeline db start` "
             "(the data stay, the password is set again)"
         ) from None
+    return replace(cluster, port=_port(cluster)) if _postmaster(cluster) else cluster
 
 
 def _write(home: Path, cluster: _Cluster) -> None:
@@ -289,8 +298,9 @@ def _start(home: Path, cluster: _Cluster | None, port: int | None, *, fresh: boo
         progress("initialising database (first start)")
         _initialise(home, cluster, programs, deadline)
     progress("starting database")
-    candidates = [port or cluster.port] if port or cluster.port else [p for p in PORTS if _free(p)]
-    for candidate in candidates:
+    before = cluster.port
+    others = (p for p in PORTS if p != before and _free(p))
+    for candidate in [port] if port else chain([before] if before else [], others):
         cluster = replace(cluster, port=candidate)
         try:
             _boot(cluster, programs, deadline, progress)
@@ -300,8 +310,10 @@ def _start(home: Path, cluster: _Cluster | None, port: int | None, *, fresh: boo
         cluster = replace(cluster, ready=True)
         _write(home, cluster)
         _sweep(cluster)
+        if before not in {0, port, candidate}:
+            progress(f"another program has port {before}: the database is on port {candidate} from now on; restart what knows the old one")
         return cluster
-    taken = f"port {candidates[0]} is" if len(candidates) == 1 else f"the ports {PORTS.start} to {PORTS.stop - 1} are"
+    taken = f"port {port} is" if port else f"the ports {PORTS.start} to {PORTS.stop - 1} are"
     raise ConfigurationError(
         f"the embedded Postgres cannot listen on {HOST}: {taken} taken by another program: end that program, "
         "or choose another port with `identity-pipeline db start --port N`"
@@ -358,7 +370,7 @@ def _initialise(home: Path, cluster: _Cluster, programs: binaries.Programs, dead
             file.write(cluster.password + "\n")
         programs.account.own(secret)
         made = programs.run(
-            "initdb", "-D", draft, "-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8",
+            "initdb", "-D", draft, "-U", USER, f"--auth={AUTHENTICATION}", f"--pwfile={secret}", "--encoding=UTF8",
             "--locale=C.UTF-8", "--locale-provider=builtin", "--data-checksums", timeout=deadline - time.monotonic(),
         )  # fmt: skip
     finally:
@@ -408,8 +420,9 @@ def _open(cluster: _Cluster) -> None:
 
 def _connect(cluster: _Cluster, *, timeout: int) -> psycopg.Connection:
     return psycopg.connect(
-        host=HOST, port=cluster.port, user=USER, password=cluster.password, dbname="postgres", connect_timeout=timeout, autocommit=True
-    )
+        host=HOST, port=cluster.port, user=USER, password=cluster.password, dbname="postgres", connect_timeout=timeout, autocommit=True,
+        require_auth=AUTHENTICATION,
+    )  # fmt: skip
 
 
 def _wrong_password(cluster: _Cluster) -> ConfigurationError:
@@ -496,7 +509,7 @@ def _pid(cluster: _Cluster) -> int | None:
 
 
 def _port(cluster: _Cluster) -> int:
-    """The port that the running server listens on: a start that was killed may have moved it."""
+    """The port that the running server listens on."""
     lines = (cluster.data / "postmaster.pid").read_text().splitlines()
     return int(lines[3]) if len(lines) > 3 else cluster.port
 
@@ -518,7 +531,11 @@ def _postmaster(cluster: _Cluster) -> bool:
 
 
 def _belongs(cluster: _Cluster, pid: int) -> bool:
-    """True for a living process of this cluster, known by its command line (a dead one that nobody reaped has none)."""
+    """True for a living process of this cluster (a dead one that nobody reaped has no command line).
+
+    It works in the data folder: this one, not a copy of it, which has the same name. Where we may not
+    see that, the command line names the cluster.
+    """
     try:
         line = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
@@ -526,6 +543,8 @@ def _belongs(cluster: _Cluster, pid: int) -> bool:
     program = line.partition(b"\0")[0]
     if not (program.endswith(b"/postgres") or program.startswith(b"postgres: ")):
         return False
+    with suppress(OSError):
+        return (_PROC / str(pid) / "cwd").samefile(cluster.data)
     return cluster.name.encode() in line or b"\0" + os.fsencode(cluster.data) + b"\0" in line
 
 

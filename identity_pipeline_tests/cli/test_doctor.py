@@ -82,7 +82,7 @@ def test_an_api_version_is_a_warning_from_90_days_before_its_end(
 def test_a_database_that_does_not_answer_fails_once(home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("IDENTITY_DATABASE_URL", "postgresql://identity:canary-password@127.0.0.1:1/identity")
     done = run("doctor")
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "canary-password" not in done.output
     assert "IDENTITY_DATABASE_URL leads to 127.0.0.1:1/identity" in _failed("database")
     assert [outcome for outcome, _ in _found("dagster_storage")] == ["skipped"]

@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import click
+import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from identity_pipeline import __version__
 from identity_pipeline.cli import command
 from identity_pipeline.core import errors
-from identity_pipeline.core.errors import ConfigurationError, PipelineError, RateLimited
+from identity_pipeline.core.errors import ConfigurationError, PipelineError, RateLimited, TargetUnavailable
 from identity_pipeline.store import listing
+from identity_pipeline.store.database import connect
 from identity_pipeline_tests.cli.workplace import run
 
 _HEAVY = "print([m for m in ('dagster', 'pandas', 'polars', 'pyarrow') if m in sys.modules])"
@@ -180,3 +182,18 @@ def test_a_database_that_goes_away_under_dagster_is_exit_status_3_with_what_star
     done = run("loads")
     assert (done.exit_code, "nothing is lost" in done.stderr, "IDENTITY_DATABASE_URL leads to" in done.stderr) == (3, True, True)
     assert "canary" not in done.output
+
+
+def test_a_connection_that_is_lost_in_a_transaction_shows_no_warning_of_the_driver(
+    identity_env: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fails(url: str, *_: object, **__: object) -> None:
+        with connect(url, doing="list loads") as connection, psycopg.connect(database_url) as other:
+            connection.execute("select 1")
+            other.execute("select pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
+            raise TargetUnavailable("gone")
+
+    monkeypatch.setattr(logging.getLogger("psycopg"), "level", logging.NOTSET)
+    monkeypatch.setattr(listing, "loads", fails)
+    assert run("loads").exit_code == 3
+    assert caplog.messages == []

@@ -59,6 +59,9 @@ def test_sources_are_listed_without_a_database_too(sources: Path, monkeypatch: p
     assert done.exit_code == 0
     assert [row["source_name"] for row in json.loads(done.stdout)] == ["crm"]
     assert "without last loads" in done.stderr
+    monkeypatch.setenv("IDENTITY_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    done = run("sources", "list", "--json")
+    assert (done.exit_code, len(json.loads(done.stdout)), "IDENTITY_DATABASE_URL leads to" in done.stderr) == (3, 1, True)
 
 
 def test_all_source_types_are_listed_with_settings_and_cursors(sources: Path):

@@ -22,6 +22,7 @@ import pytest
 from identity_pipeline.core.errors import ConfigurationError, TargetUnavailable
 from identity_pipeline.embedded import binaries
 from identity_pipeline.embedded import server as embedded
+from identity_pipeline.embedded.location import database_url
 from identity_pipeline_tests import clusters
 
 NOBODY = 65534
@@ -215,18 +216,80 @@ def test_a_foreign_process_with_the_old_number_is_left_alone(home: Path):
         foreign.kill()
 
 
-def test_a_taken_port_is_named_and_another_can_be_chosen(home: Path, taken: int):
+def test_a_port_that_another_program_took_is_left_to_it_and_the_next_one_remembered(
+    home: Path, taken: int, monkeypatch: pytest.MonkeyPatch
+):
     embedded.stop(home)
     state = json.loads((home / "postgres.json").read_text())
     (home / "postgres.json").write_text(json.dumps({**state, "port": taken}))
-    with pytest.raises(ConfigurationError, match=rf"port {taken} is taken .* `identity-pipeline db start --port N`"):
-        embedded.start(home)
-    chosen = free_port()
-    moved = embedded.start(home, port=chosen)
+    chosen, said = free_port(), []
+    monkeypatch.setattr(embedded, "PORTS", range(chosen, chosen + 1))
+    moved = embedded.start(home, progress=said.append)
     assert f":{chosen}/" in moved
+    assert f"another program has port {taken}: the database is on port {chosen} from now on" in said[-1]
+    assert embedded.stop(home)
     assert embedded.start(home) == embedded.url(home) == moved
-    with pytest.raises(ConfigurationError, match=rf"already runs on port {chosen}: run `identity-pipeline db stop`"):
+
+
+def test_a_port_that_was_asked_for_and_is_taken_is_named(home: Path, taken: int):
+    port = _cluster(home).port
+    with pytest.raises(ConfigurationError, match=rf"already runs on port {port}: run `identity-pipeline db stop`"):
         embedded.start(home, port=taken)
+    embedded.stop(home)
+    with pytest.raises(ConfigurationError, match=rf"port {taken} is taken .* `identity-pipeline db start --port N`"):
+        embedded.start(home, port=taken)
+    assert f":{port}/" in embedded.start(home)
+
+
+def test_a_stranger_on_our_port_is_not_spoken_to(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IDENTITY_HOME", str(home))
+    monkeypatch.delenv("IDENTITY_DATABASE_URL", raising=False)
+    embedded.stop(home)
+    with socket.create_server(("127.0.0.1", _cluster(home).port)) as stranger:
+        assert embedded.running(home) is False
+        with pytest.raises(TargetUnavailable, match="not running: start it with `identity-pipeline db start`"):
+            database_url()
+        embedded.start(home)
+        stranger.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            stranger.accept()
+
+
+@pytest.mark.parametrize("asks", [3, 0])  # a password as it is; nothing
+def test_a_stranger_that_took_our_port_meanwhile_gets_no_password_and_no_session(home: Path, monkeypatch: pytest.MonkeyPatch, asks: int):
+    """A process that was given the address before the server stopped connects to it later."""
+    monkeypatch.setenv("IDENTITY_HOME", str(home))
+    monkeypatch.delenv("IDENTITY_DATABASE_URL", raising=False)
+    url, heard = database_url(), []
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+
+        def answer() -> None:
+            client, _ = stranger.accept()
+            with client:
+                client.settimeout(5)
+                while said := client.recv(1000):
+                    heard.append(said)
+                    asked_for_tls = said[4:8] == (80877103).to_bytes(4)
+                    client.sendall(b"N" if asked_for_tls else b"R" + (8).to_bytes(4) + asks.to_bytes(4) + b"Z" + (5).to_bytes(4) + b"I")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(psycopg.OperationalError, match="authentication"):
+            psycopg.connect(url.replace(f":{_cluster(home).port}/", f":{stranger.getsockname()[1]}/"))
+        thread.join()
+    assert b"identity" in b"".join(heard)
+    assert _cluster(home).password.encode() not in b"".join(heard)
+
+
+def test_a_copy_of_a_home_is_a_database_of_its_own(home: Path, place: Path):
+    """As a backup that is put back beside the running one: it has the same name, password and port."""
+    url, copy = embedded.start(home), place / "copy"
+    ask(url, "checkpoint")
+    subprocess.run(["/bin/cp", "-a", home, copy], check=True)
+    assert embedded.running(copy) is False
+    assert embedded.start(copy) != url
+    ask(embedded.start(copy), "create table only_in_the_copy (id int)")
+    assert ask(url, "select to_regclass('only_in_the_copy')") == [(None,)]
 
 
 def test_the_running_servers_port_is_believed_over_the_file(home: Path):
