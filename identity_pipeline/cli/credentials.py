@@ -73,18 +73,23 @@ def delete(name: str) -> None:
 
 @credentials.command()
 def rotate() -> None:
-    """Encrypt every secret again with the newest key.
+    """Encrypt every secret again with a new key.
 
-    First put a new key (openssl rand -base64 32) in front of the old one in IDENTITY_ENCRYPTION_KEYS
-    or in the key file, with a comma between; then run this; then drop the old key. Loads go on
-    meanwhile. It may be broken off and repeated.
+    With the key file the new key is made here, and the old one is put aside when all is done. With
+    IDENTITY_ENCRYPTION_KEYS first put a new key (openssl rand -base64 32) in front of the old one there,
+    with a comma between; then run this; then drop the old key. Loads go on meanwhile. It may be broken off
+    and repeated.
     """
-    done, known = vault.rotate(database_url(), log=output.say), len(keyring.keys())
-    place = keyring.VARIABLE if os.environ.get(keyring.VARIABLE) else str(keyring.key_file())
-    if known > 1:
-        output.say(f"{done} encrypted again, the others were already: drop the older keys from {place}")
+    done = vault.rotate(database_url(), log=output.say)
+    if not os.environ.get(keyring.VARIABLE):
+        output.say(
+            f"{done} encrypted again with a new key in {keyring.key_file()}: keep a copy of it. The old key is in {keyring.old_keys()}: "
+            "delete it when you have no backup of the database from before"
+        )
+    elif len(keyring.keys()) > 1:
+        output.say(f"{done} encrypted again, the others were already: drop the older keys from {keyring.VARIABLE}")
     else:
         output.say(
-            f"nothing was changed: {place} holds one key, and every secret is encrypted with it already. For a new key put the output of "
-            "`openssl rand -base64 32` and a comma in front of it, and run this again"
+            f"nothing was changed: {keyring.VARIABLE} holds one key, and every secret is encrypted with it already. For a new key put the "
+            "output of `openssl rand -base64 32` and a comma in front of it, and run this again"
         )

@@ -76,10 +76,10 @@ def store(url: str, name: str, kind: str, secret: str) -> None:
     value = secret.encode("utf-8", "surrogateescape")
     if not value or len(value) > _MOST_BYTES:
         raise ConfigurationError(f"credential {name!r}: the secret is empty or larger than {_MOST_BYTES} bytes: nothing was stored")
-    key = keyring.newest()
     with connect(url, doing="store a credential", autocommit=True) as connection:
-        stored = False
-        while not stored:  # another writer may take the version first
+        stored, key = False, keyring.newest()
+        while not stored or key != keyring.newest():  # another writer may take the version first, a rotation the key
+            key = keyring.newest()
             row = connection.execute("select version from identity.credentials where name = %s", (name,)).fetchone()
             sealed = _sealed(key, name, kind, row[0] + 1 if row else 1, value)
             stored = connection.execute(_UPSERT, sealed).rowcount == 1
@@ -127,32 +127,40 @@ def unreadable(url: str) -> list[str]:
 def rotate(url: str, log: Callable[[str], None] = lambda _: None) -> int:
     """Encrypt every secret with the newest key, one transaction each; how many there were to do.
 
-    May be broken off and repeated at any moment: each row opens with the old or with the new key.
+    Where the keys come from the key file, that is a new one. May be broken off and repeated at any
+    moment: each row opens with the old or with the new key, and both are there until all are done.
 
     Raises:
         ConfigurationError: there is no key, or a row does not open.
     """
-    known = keyring.keys()
-    if not known:
-        raise ConfigurationError(
-            f"no encryption key: neither {keyring.VARIABLE} nor {keyring.key_file()} is there, so there is nothing to rotate"
-        )
     done = 0
-    for name in [row["name"] for row in listing(url) if row["key_id"] != known[0].id]:
-        with connect(url, doing="rotate a credential") as connection, connection.cursor(row_factory=dict_row) as cursor:
-            row = cursor.execute("select * from identity.credentials where name = %s for update", (name,)).fetchone()
-            if row is None or row["key_id"] == known[0].id:
-                continue
-            secret = _opened(row, known)
-            cursor.execute(
-                """
-                update identity.credentials set version = %(version)s, key_id = %(key_id)s, nonce = %(nonce)s,
-                    ciphertext = %(ciphertext)s, updated_at = statement_timestamp()
-                where name = %(name)s
-                """,
-                _sealed(known[0], name, row["kind"], row["version"] + 1, secret),
+    with keyring.rotating() as known:
+        if not known:
+            raise ConfigurationError(
+                f"no encryption key: neither {keyring.VARIABLE} nor {keyring.key_file()} is there, so there is nothing to rotate"
             )
-            reached("rotated")
-        done += 1
-        log(f"{name}: encrypted with key {known[0].id}")
+        while left := [row["name"] for row in listing(url) if row["key_id"] != known[0].id]:
+            for name in left:
+                if _renewed(url, name, known):
+                    done += 1
+                    log(f"{name}: encrypted with key {known[0].id}")
     return done
+
+
+def _renewed(url: str, name: str, known: list[Key]) -> bool:
+    """True if it had to be encrypted anew and was."""
+    with connect(url, doing="rotate a credential") as connection, connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute("select * from identity.credentials where name = %s for update", (name,)).fetchone()
+        if row is None or row["key_id"] == known[0].id:
+            return False
+        secret = _opened(row, known)
+        cursor.execute(
+            """
+            update identity.credentials set version = %(version)s, key_id = %(key_id)s, nonce = %(nonce)s,
+                ciphertext = %(ciphertext)s, updated_at = statement_timestamp()
+            where name = %(name)s
+            """,
+            _sealed(known[0], name, row["kind"], row["version"] + 1, secret),
+        )
+        reached("rotated")
+    return True

@@ -1,6 +1,7 @@
 """`identity-pipeline credentials`."""
 
 import base64
+import os
 import secrets
 from pathlib import Path
 
@@ -44,17 +45,28 @@ def test_nothing_is_stored_from_an_empty_input_or_a_variable_that_is_not_set(url
     assert rows("credentials", "list") == []
 
 
-def test_rotate_says_whether_there_was_a_key_to_rotate_to(identity_env: Path, database_url: str, monkeypatch: pytest.MonkeyPatch):
+def test_rotate_says_whether_there_was_a_key_to_rotate_to(url: str, monkeypatch: pytest.MonkeyPatch):
+    vault.store(url, "hub", "token", CANARY)
+    assert f"{keyring.VARIABLE} holds one key" in run("credentials", "rotate").stderr
+    monkeypatch.setenv(keyring.VARIABLE, f"{base64.b64encode(secrets.token_bytes(32)).decode()},{os.environ[keyring.VARIABLE]}")
+    assert "1 encrypted again" in run("credentials", "rotate").stderr
+
+
+def test_rotate_makes_a_new_key_in_the_key_file_and_puts_the_old_one_aside(
+    identity_env: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.delenv(keyring.VARIABLE, raising=False)
     vault.store(database_url, "hub", "token", CANARY)
-    [before] = rows("credentials", "list")
-    assert f"{keyring.key_file()} holds one key" in run("credentials", "rotate").stderr
-    key = base64.b64encode(secrets.token_bytes(32)).decode()
-    keyring.key_file().write_text(f"{key},{keyring.key_file().read_text()}")
-    assert "1 encrypted again" in run("credentials", "rotate").stderr
-    [after] = rows("credentials", "list")
-    assert before["key_id"] != after["key_id"]
-    keyring.key_file().write_text(key)
+    before = keyring.key_file().read_text()
+    for _ in range(2):
+        said = run("credentials", "rotate").stderr
+        assert "1 encrypted again with a new key" in said
+        assert str(keyring.old_keys()) in said
+    [key] = keyring.keys()
+    assert [row["key_id"] for row in rows("credentials", "list")] == [key.id]
+    assert before.strip() in keyring.old_keys().read_text().split()
+    assert len(keyring.old_keys().read_text().split()) == 2
+    assert {path.stat().st_mode & 0o777 for path in identity_env.iterdir()} == {0o600}
     assert vault.reveal(database_url, "hub") == CANARY
 
 

@@ -113,6 +113,37 @@ def test_a_rotation_that_was_killed_is_finished_by_the_next_one(url: str, monkey
     assert [vault.reveal(url, name) for name in "abc"] == ["a", "b", "c"]
 
 
+def test_a_rotation_of_the_key_file_that_was_killed_goes_on_with_the_key_that_it_made(identity_env: Path, database_url: str):
+    for name in ("a", "b", "c"):
+        vault.store(database_url, name, "token", name)
+    script = "import sys; from identity_pipeline.credentials import vault; vault.rotate(sys.argv[1])"
+    killed = subprocess.run([sys.executable, "-c", script, database_url], env=os.environ | {"IDENTITY_FAILPOINT": "rotated:2"}, check=False)
+    assert killed.returncode == -9
+    new, old = keyring.keys()
+    assert [vault.reveal(database_url, name) for name in "abc"] == ["a", "b", "c"]
+    vault.store(database_url, "d", "token", "d")
+    assert vault.rotate(database_url) == 2
+    assert keyring.keys() == [new]
+    assert keyring._parsed(keyring.old_keys().read_text().strip(), "") == [old]
+    assert [vault.reveal(database_url, name) for name in "abcd"] == ["a", "b", "c", "d"]
+
+
+def test_what_is_stored_while_the_key_changes_has_the_new_key(identity_env: Path, database_url: str, monkeypatch: pytest.MonkeyPatch):
+    """The old one may be gone when it is written."""
+    vault.store(database_url, "a", "token", "a")
+    sealed = vault._sealed
+
+    def late(*values: object) -> dict:
+        made = sealed(*values)
+        monkeypatch.setattr(vault, "_sealed", sealed)
+        vault.rotate(database_url)
+        return made
+
+    monkeypatch.setattr(vault, "_sealed", late)
+    vault.store(database_url, "b", "token", "b")
+    assert [vault.reveal(database_url, name) for name in "ab"] == ["a", "b"]
+
+
 def test_without_its_key_a_credential_says_which_key_is_missing(url: str, monkeypatch: pytest.MonkeyPatch):
     vault.store(url, "hub", "token", CANARY)
     ((key_id,),) = _run(url, "select key_id from identity.credentials")
