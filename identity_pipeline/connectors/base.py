@@ -35,6 +35,9 @@ from identity_pipeline.readers.sql.table import SqlTable
 ENDING = timedelta(days=90)
 """So long before the end of an API version there is a warning."""
 
+CHECK_BUDGET = 5.0
+"""Seconds that a connection test may spend on asking again and waiting: somebody looks on."""
+
 
 @dataclass(frozen=True)
 class CursorColumn:
@@ -276,7 +279,7 @@ class RestConnector(Connector):
         """Test the connection by reading a first page."""
         window = Window(limit=1)
         return rest.check(
-            lambda: next(self.pages(self.client(window.context, retry_budget=5), window), ()),
+            lambda: next(self.pages(self.client(window.context, CHECK_BUDGET), window), ()),
             window.context.warnings,
         )
 
@@ -338,13 +341,21 @@ class FileConnector(Connector):
 
     def read(self, window: Window) -> Iterator[Batch]:
         """Yield the rows of the files that changed since the window's last look at them."""
-        dialect, rules = self.dialect(), repr(self.cursor_reading(self.cursor_columns["*"]))
-        store = self.store(window.context)
-        return files.read_files(store, dialect, window, rules=rules, max_bytes=self.max_bytes)
+        return self._records(window, files.RETRY_BUDGET)
+
+    def _records(self, window: Window, retry_budget: float) -> Iterator[Batch]:
+        return files.read_files(
+            self.store(window.context),
+            self.dialect(),
+            window,
+            rules=repr(self.cursor_reading(self.cursor_columns["*"])),
+            max_bytes=self.max_bytes,
+            retry_budget=retry_budget,
+        )
 
     def check(self) -> Iterator[CheckStep]:
         """Test the way to the first rows, step by step."""
-        return files.check(lambda: self.read(Window()))
+        return files.check(lambda: self._records(Window(), CHECK_BUDGET))
 
     def cursor_reading(self, column: CursorColumn) -> Reading:  # noqa: ARG002 - all alike
         """Times as ``cursor_format`` and ``cursor_timezone`` say."""

@@ -40,6 +40,7 @@ def test_it_stops_at_a_missing_permission(loader: Loader) -> None:
 def test_it_stops_at_a_source_that_is_down(loader: Loader) -> None:
     loader.harness.go_down()
     assert checked(loader) == STEPS[:1]
+    assert sum(loader.naps) <= 5, "whoever tests a connection looks on"
 
 
 def test_it_leaves_no_trace(loader: Loader) -> None:

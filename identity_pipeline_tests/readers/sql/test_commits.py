@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import psycopg
 import pytest
 
-from identity_pipeline.core.cursor import Cursor, CursorType
+from identity_pipeline.core.cursor import CursorType
 from identity_pipeline.embedded import server as embedded
 from identity_pipeline.readers.sql.postgres import commits, stream
 from identity_pipeline_tests import clusters
@@ -244,10 +244,8 @@ def test_a_load_that_can_miss_late_commits_says_so_and_what_closes_it(source: Cu
         source.run(grant)
         following = Following(source, dsn, column, "shown" if "shown" in grant else "contacts")
         (warning,) = following.load().context.warnings
-        steps = list(source.table(following.name, dsn=dsn).check(Cursor(column, CURSORS[column])))
     assert remedy in warning
     assert "overlap as long as the longest transaction" in warning
-    assert warning in steps[-1].message
 
 
 # how large it is
