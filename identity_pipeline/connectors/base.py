@@ -6,7 +6,7 @@ its vendor's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any, ClassVar
 
@@ -35,8 +35,8 @@ from identity_pipeline.readers.sql.table import SqlTable
 ENDING = timedelta(days=90)
 """So long before the end of an API version there is a warning."""
 
-CHECK_BUDGET = 5.0
-"""Seconds that a connection test may spend on asking again and waiting: somebody looks on."""
+CHECK_BUDGET, CHECK_ATTEMPTS = 5.0, 5
+"""Seconds that a connection test may spend on asking again and waiting, and how often it asks."""
 
 
 @dataclass(frozen=True)
@@ -278,12 +278,15 @@ class RestConnector(Connector):
     def check(self) -> Iterator[CheckStep]:
         """Test the connection by reading a first page."""
         window = Window(limit=1)
-        return rest.check(
-            lambda: next(self.pages(self.client(window.context, CHECK_BUDGET), window), ()),
-            window.context.warnings,
-        )
 
-    def client(self, context: ReadContext, retry_budget: float = rest.RETRY_BUDGET) -> rest.Client:
+        def first_page() -> Sequence[rest.Record]:
+            client = self.client(window.context)
+            hasty = replace(client, retry_budget=CHECK_BUDGET, attempts=CHECK_ATTEMPTS)
+            return next(self.pages(hasty, window), ())
+
+        return rest.check(first_page, window.context.warnings)
+
+    def client(self, context: ReadContext) -> rest.Client:
         """A client that asks as the vendor wants to be asked."""
         return rest.Client(
             self.address(),
@@ -293,7 +296,6 @@ class RestConnector(Connector):
             self.headers(),
             interval=self.interval,
             limits=self.limits,
-            retry_budget=retry_budget,
         )
 
 
