@@ -11,14 +11,13 @@ STEPS = ["reach", "authenticate", "permission", "sample"]
 
 
 def checked(loader: Loader) -> list[str]:
-    """The steps of a connection test, the last of which failed if it is not ``sample``. Whoever tests a connection looks on."""
+    """The steps of a connection test, the last of which failed if it is not ``sample``."""
     steps = list(loader.connector().check())
     loader.search(*(step.message for step in steps), repr(steps))
     assert all(len(step.message) > 10 for step in steps)
     assert all(step.ok for step in steps[:-1])
     assert steps[-1].ok == (len(steps) == 4), steps[-1].message
     assert all(int(times) <= 5 for times in re.findall(r"asked (\d+) times", steps[-1].message))
-    assert sum(loader.naps) <= 10
     return [step.name for step in steps]
 
 
@@ -44,6 +43,8 @@ def test_it_stops_at_a_missing_permission(loader: Loader) -> None:
 def test_it_stops_at_a_source_that_is_down(loader: Loader) -> None:
     loader.harness.go_down()
     assert checked(loader) == STEPS[:1]
+    # 5 seconds, for somebody looks on; and the source's own pace, in which each nap comes on top of those before that took no time
+    assert sum(loader.naps) <= 5 + getattr(loader.connector(), "interval", 0) * sum(range(5))
 
 
 def test_it_leaves_no_trace(loader: Loader) -> None:
