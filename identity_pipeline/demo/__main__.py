@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -85,8 +86,8 @@ def _load() -> int:
     folder = services.project()
     with world(url) as environment:
         os.environ.update(environment)
-        with services.daemon(_say) as keep_daemon:
-            ended = _launched(folder, keep_daemon)
+        with _launching(folder) as (run_id, launched), services.daemon(_say) as keep_daemon:
+            ended = _followed(run_id, launched, keep_daemon)
     _show(url, ended.run_id)
     if ended.error:
         raise TryLater(f"the demo's run ended as {ended.status}: {ended.error}")
@@ -100,19 +101,30 @@ def _load() -> int:
     return 0
 
 
-def _launched(folder: Path, keep_daemon: Callable[[], None]):  # noqa: ANN202 - Followed, imported late
+@contextmanager
+def _launching(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`dagster job launch` at work, which takes as long as the daemon to come up; and the id of its run."""
+    run_id = str(uuid.uuid4())
+    command = ["job", "launch", "-w", "workspace.yaml", "-j", "ingest", "-o", ",".join(SOURCES), "--run-id", run_id]
+    _say(f"dagster {' '.join(command)}")
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter
+        [sys.executable, "-m", "dagster", *command], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield run_id, process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _followed(run_id: str, launched: subprocess.Popen[str], keep_daemon: Callable[[], None]):  # noqa: ANN202 - Followed, imported late
     import dagster as dg  # noqa: PLC0415 - after the environment is set
 
     from identity_pipeline.orchestration.follow import follow  # noqa: PLC0415
 
-    run_id = str(uuid.uuid4())
-    command = ["job", "launch", "-w", "workspace.yaml", "-j", "ingest", "-o", ",".join(SOURCES), "--run-id", run_id]
-    _say(f"dagster {' '.join(command)}")
-    launched = subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-m", "dagster", *command], cwd=folder, capture_output=True, text=True, check=False
-    )
+    printed, _ = launched.communicate()
     if launched.returncode:
-        raise TryLater(f"dagster job launch ended with {launched.returncode}:\n{launched.stderr[-2000:]}")
+        raise TryLater(f"dagster job launch ended with {launched.returncode}:\n{printed[-2000:]}")
     with dg.DagsterInstance.get() as instance:
         return follow(instance, {"ingest": run_id}, say=lambda _, message: _say(message), every=lambda _: keep_daemon())[0]
 
