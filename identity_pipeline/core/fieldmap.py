@@ -11,6 +11,12 @@ REJECTED = "@identity.rejected"
 The detail may name a line number, never a value. Such a record goes to quarantine as it is.
 """
 
+GONE = "@identity.gone"
+"""Reserved column of a batch: ``true`` if the source tells only that the record went, and nothing else of it.
+
+Its row keeps what is known and gets ``deleted_at`` or ``merged_into``; without a row there is nothing to keep.
+"""
+
 
 @dataclass(frozen=True)
 class FieldMap:

@@ -27,7 +27,7 @@ from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import Cursor, Order
 from identity_pipeline.core.errors import Superseded, WriteConflict
 from identity_pipeline.core.failpoint import reached
-from identity_pipeline.core.fieldmap import FieldMap
+from identity_pipeline.core.fieldmap import GONE, FieldMap
 from identity_pipeline.core.text import SANITISED
 from identity_pipeline.store import quarantine, rejection
 from identity_pipeline.store.database import connect
@@ -135,6 +135,7 @@ def merge_part(url: str, load: Load, part: Part, batches: Iterable[pa.Table], ru
         try:
             for batch in batches:
                 merger.merge(batch)
+            merger.bury()
             merger.absorb()
             merger.counts.seconds = round(time.monotonic() - started, 3)
             values = {"load_id": load.load_id, "shard": part.shard, "part": part.number} | asdict(merger.counts)
@@ -169,6 +170,8 @@ class _Merger:
         self.counts = PartCounts()
         self.mergers: list[tuple[str, str]] = []
         """Survivor and loser of each merge in the source that this part reports."""
+        self.gone: list[tuple[str, pa.Table]] = []
+        """Field of the id, and records of which this part tells only that they went."""
         connection.execute('create temp table probe (n int, external_id text collate "C", hash bytea) on commit drop')
         connection.execute("create temp table staging (like identity.records, probed_hash bytea) on commit drop")
         connection.execute("alter table staging alter first_seen_at drop not null, alter changed_at drop not null")
@@ -181,6 +184,10 @@ class _Merger:
         good = self._reject(batch, id_field)
         if good is not None:
             batch, places = batch.filter(good), places.filter(good)
+        if GONE in batch.column_names:
+            gone = pc.fill_null(pc.equal(batch.column(GONE).combine_chunks(), "true"), False)
+            self.gone.append((id_field, batch.filter(gone)))
+            batch, places = batch.filter(pc.invert(gone)), places.filter(pc.invert(gone))
         reserved = [n for n in batch.column_names if n.startswith(RESERVED) and n != SANITISED]
         records = batch.drop_columns(reserved) if reserved else batch
         keys = recency.keys(records)
@@ -380,6 +387,44 @@ class _Merger:
         if updated != rows:
             raise _conflict(self.load, self.part)
         self.connection.execute("truncate pg_temp.staging")
+
+    def bury(self) -> None:
+        """Mark what went, once every record of the part is written: the rows keep what is known of it.
+
+        A row that changed after that is let alone. Without its hash, a record that comes back is written as a changed one.
+        """
+        for id_field, records in self.gone:
+            ids, keys = records.column(id_field).combine_chunks(), self.rules.recency.keys(records)
+            rows = self.connection.execute(
+                "select n, r.raw ->> %s from unnest(%s::text[]) with ordinality i(external_id, n) "
+                "join identity.records r using (external_id) where r.source_name = %s order by n",
+                (self.rules.recency.column or "", ids.to_pylist(), self.load.source_name),
+            ).fetchall()
+            at = pa.array([n - 1 for n, _ in rows], pa.int64())
+            older, _ = self._compared(pa.array([text for _, text in rows], pa.string()), None if keys is None else keys.take(at))
+            at = at.filter(pa.array(~older))
+            found = self.rules.canonicalise(records.take(at))
+            updated = self.connection.execute(
+                """
+                update identity.records r set record_hash = null, changed_at = statement_timestamp(), load_id = %s,
+                    merged_into = coalesce(g.merged_into, r.merged_into),
+                    deleted_at = coalesce(r.deleted_at, case when g.deleted then coalesce(g.deleted_at, statement_timestamp()) end)
+                from (
+                    select distinct on (external_id) * from
+                    unnest(%s::text[], %s::text[], %s::bool[], %s::timestamptz[]) as g(external_id, merged_into, deleted, deleted_at)
+                ) g
+                where r.source_name = %s and r.external_id = g.external_id
+                    and (r.merged_into is distinct from coalesce(g.merged_into, r.merged_into) or (g.deleted and r.deleted_at is null))
+                returning g.deleted
+                """,
+                (
+                    self.load.load_id, ids.take(at).to_pylist(),
+                    *(found.column(name).to_pylist() for name in ("merged_into", "deleted", "deleted_at")), self.load.source_name,
+                ),
+            ).fetchall()  # fmt: skip
+            self.counts.updated += len(updated)
+            self.counts.deleted += sum(deleted for (deleted,) in updated)
+            self.counts.unchanged += records.num_rows - len(updated)
 
     def absorb(self) -> None:
         """Point the losers of merges in the source at their survivor, once every record of the part is written."""

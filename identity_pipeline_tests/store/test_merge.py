@@ -12,7 +12,7 @@ import pytest
 
 from identity_pipeline.core.cursor import Cursor, Order
 from identity_pipeline.core.errors import PipelineError, SchemaChanged, Superseded, WriteConflict
-from identity_pipeline.core.fieldmap import REJECTED
+from identity_pipeline.core.fieldmap import GONE, REJECTED
 from identity_pipeline.core.text import SANITISED, table_of
 from identity_pipeline.store import lease, merge, rejection
 from identity_pipeline.store.landing import Part
@@ -517,3 +517,41 @@ def test_the_rows_of_a_source_count_what_failed_loads_merged(contacts: Contacts)
         contacts.merge(contacts.open(), [contact(str(number))])
     assert contacts.state.row_count == 1
     assert contacts.load([contact("3"), contact("4")])["row_count"] == 4
+
+
+# what is only told of as gone
+
+
+def gone(external_id: str, on: int, **more: str | None) -> Record:
+    return {"id": external_id, "at": day(on), GONE: "true", **({"archived": "true"} | more)}
+
+
+def test_what_is_only_told_of_as_gone_keeps_what_is_known_of_it(contacts: Contacts):
+    contacts.load([contact("1", email="a@acme.eu"), contact("2"), contact("3")])
+    row = contacts.load([gone("1", 5, deleted_at=day(4)), gone("2", 5, archived=None, merged_into="3"), contact("3", "Changed", 5)])
+    assert balance(row) == {"updated": 3, "deleted": 1}
+    one, two = contacts.rows()["1"], contacts.rows()["2"]
+    assert (one["email"], one["deleted_at"].isoformat(), GONE in one["raw"]) == ("a@acme.eu", "2026-01-04T00:00:00+00:00", False)
+    assert (two["full_name"], two["merged_into"], two["deleted_at"]) == ("Ann Lee", "3", None)
+
+
+def test_what_was_never_stored_is_not_stored_when_it_goes(contacts: Contacts):
+    contacts.load([contact("1")])
+    assert balance(contacts.load([gone("2", 5), gone("1", 5), gone("1", 5)])) == {"unchanged": 2, "updated": 1, "deleted": 1}
+    assert list(contacts.rows()) == ["1"]
+    assert balance(contacts.load([gone("1", 6)])) == {"unchanged": 1}
+
+
+def test_what_changed_after_it_went_is_there_and_what_comes_back_is_written(contacts: Contacts):
+    contacts.load([contact("1", on=5)])
+    assert balance(contacts.load([gone("1", 4)])) == {"unchanged": 1}
+    assert balance(contacts.load([gone("1", 5)])) == {"updated": 1, "deleted": 1}
+    assert contacts.rows()["1"]["deleted_at"]
+    assert balance(contacts.load([contact("1", on=5)])) == {"updated": 1}
+    assert contacts.rows()["1"]["deleted_at"] is None
+
+
+def test_a_record_that_goes_in_the_batch_that_shows_it_is_gone_without_a_cursor_too(contacts: Contacts):
+    source = contacts.without_cursor()
+    assert balance(source.load([contact("1"), gone("1", 1)])) == {"inserted": 1, "updated": 1, "deleted": 1}
+    assert source.rows()["1"]["deleted_at"]
