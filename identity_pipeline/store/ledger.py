@@ -304,6 +304,7 @@ def _commit(
             f"{conflicting} records have the id of another one, other content, and no newer cursor value: one of each id stays; check "
             "that the id is unique in the source, and not rounded"
         )
+    _absorb(connection, load)
     if load.full_refresh and seen is not None:
         swept = sweep(connection, load, seen, max_deleted_share, whole=whole)
         deleted += swept.deleted
@@ -354,6 +355,27 @@ def _parts(connection: psycopg.Connection, load: Load, summary: ReadSummary) -> 
             "materialize again (a run retried from failure can lose steps; a new run does not)"
         )
     return parts
+
+
+def _absorb(connection: psycopg.Connection, load: Load) -> None:
+    """Point what was merged in the source at its survivor, now that every record of the load is written.
+
+    What loads that failed since the last commit found counts too: their survivors are unchanged now.
+    """
+    connection.execute(
+        """
+        update identity.records r set merged_into = m.winner, changed_at = statement_timestamp(), load_id = %(load)s
+        from (
+            select distinct on (loser) loser, winner
+            from identity.load_parts p join identity.loads l using (load_id), unnest(p.survivors, p.absorbed) as pair(winner, loser)
+            where l.source_name = %(source)s and l.load_id > coalesce(
+                (select max(c.load_id) from identity.loads c where c.source_name = %(source)s and c.status = 'committed'), 0)
+            order by loser, load_id desc, shard desc, part desc
+        ) m
+        where r.source_name = %(source)s and r.external_id = m.loser and r.merged_into is distinct from m.winner
+        """,
+        {"load": load.load_id, "source": load.source_name},
+    )
 
 
 def _close(connection: psycopg.Connection, load: Load, values: dict[str, Any]) -> None:

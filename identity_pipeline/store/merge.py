@@ -136,9 +136,9 @@ def merge_part(url: str, load: Load, part: Part, batches: Iterable[pa.Table], ru
             for batch in batches:
                 merger.merge(batch)
             merger.bury()
-            merger.absorb()
             merger.counts.seconds = round(time.monotonic() - started, 3)
             values = {"load_id": load.load_id, "shard": part.shard, "part": part.number} | asdict(merger.counts)
+            values |= {"survivors": [winner for winner, _ in merger.mergers], "absorbed": [loser for _, loser in merger.mergers]}
             connection.execute(
                 sql.SQL("insert into identity.load_parts ({}) values ({})").format(
                     sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(sql.Placeholder() * len(values))
@@ -169,7 +169,7 @@ class _Merger:
         self.connection, self.load, self.part, self.rules, self.whole = connection, load, part, rules, whole
         self.counts = PartCounts()
         self.mergers: list[tuple[str, str]] = []
-        """Survivor and loser of each merge in the source that this part reports."""
+        """Survivor and loser of each merge in the source that this part reports. The commit applies them: a loser may stand in any part."""
         self.gone: list[tuple[str, pa.Table]] = []
         """Field of the id, and records of which this part tells only that they went."""
         connection.execute('create temp table probe (n int, external_id text collate "C", hash bytea) on commit drop')
@@ -425,19 +425,6 @@ class _Merger:
             self.counts.updated += len(updated)
             self.counts.deleted += sum(deleted for (deleted,) in updated)
             self.counts.unchanged += records.num_rows - len(updated)
-
-    def absorb(self) -> None:
-        """Point the losers of merges in the source at their survivor, once every record of the part is written."""
-        for start in range(0, len(self.mergers), 10_000):
-            some = self.mergers[start : start + 10_000]
-            self.connection.execute(
-                """
-                update identity.records r set merged_into = m.winner, changed_at = statement_timestamp(), load_id = %s
-                from unnest(%s::text[], %s::text[]) as m(winner, loser)
-                where r.source_name = %s and r.external_id = m.loser and r.merged_into is distinct from m.winner
-                """,
-                (self.load.load_id, [w for w, _ in some], [loser for _, loser in some], self.load.source_name),
-            )
 
     def _copy(self, target: str, table: pa.Table) -> None:
         """COPY a table: a missing value is an unquoted empty cell, every other one is quoted."""

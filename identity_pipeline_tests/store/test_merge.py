@@ -323,12 +323,25 @@ def test_what_a_survivor_absorbed_points_at_it(contacts: Contacts, known: bool, 
     if known:
         contacts.load([contact("1"), contact("2"), contact("3")])
     people = [contact("1", "Loser", 2), contact("2", "Winner", 3, absorbed="1"), contact("3")]
-    contacts.merge(contacts.open(), people[:cut], people[cut:])
+    contacts.load(people[:cut], people[cut:])
     assert {i: r["merged_into"] for i, r in contacts.rows().items()} == {"1": "2", "2": None, "3": None}
 
 
-def test_a_survivor_that_comes_before_its_loser_still_absorbs_it(contacts: Contacts):
-    contacts.merge(contacts.open(), [contact("2", "Winner", 3, absorbed='["1", "9"]')], [contact("1", "Loser")])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_survivor_that_comes_in_an_earlier_part_than_its_loser_still_absorbs_it(contacts: Contacts, known: bool):
+    if known:
+        contacts.load([contact("1"), contact("2")])
+    contacts.load([contact("2", "Winner", 3, absorbed='["1", "9"]')], [contact("1", "Loser", 2)])
+    assert {i: r["merged_into"] for i, r in contacts.rows().items()} == {"1": "2", "2": None}
+
+
+def test_what_a_load_that_failed_found_to_be_merged_is_applied_by_the_next_one(contacts: Contacts):
+    """Its survivor is unchanged then, and says nothing any more."""
+    parts = [[contact("2", "Winner", 3, absorbed="1")], [contact("1", "Loser", 2)]]
+    load = contacts.open()
+    for number, part in enumerate(parts):
+        contacts.merge(load, part, part=number)
+    assert balance(contacts.load(*parts)) == {"unchanged": 2}
     assert {i: r["merged_into"] for i, r in contacts.rows().items()} == {"1": "2", "2": None}
 
 
