@@ -273,7 +273,8 @@ class RestConnector(Connector):
 
     def read(self, window: Window) -> Iterator[Batch]:
         """Yield what :meth:`pages` yields, in batches of text."""
-        return rest.batches(self.pages(self.client(window.context), window), window)
+        pages = rest.filtered(self.pages(self.client(window.context), window), window)
+        return rest.batches(pages, window)
 
     def check(self) -> Iterator[CheckStep]:
         """Test the connection by reading a first page."""

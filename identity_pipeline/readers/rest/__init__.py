@@ -17,7 +17,7 @@ from identity_pipeline.readers.rest.limit import RateHeaders
 from identity_pipeline.readers.rest.message import ITEM, Request, Response, fits
 from identity_pipeline.readers.rest.paginator import CursorPaginator, KeysetPaginator, LinkPaginator, OffsetPaginator, Paginator, Total
 from identity_pipeline.readers.rest.probe import check
-from identity_pipeline.readers.rest.record import Pages, Record, batches
+from identity_pipeline.readers.rest.record import Pages, Record, batches, filtered
 
 __all__ = [
     "GIVE_UP",
@@ -44,5 +44,6 @@ __all__ = [
     "VendorError",
     "batches",
     "check",
+    "filtered",
     "fits",
 ]

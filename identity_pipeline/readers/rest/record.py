@@ -1,11 +1,13 @@
 """Records out of responses, gathered into batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from identity_pipeline.core.text import table_of
+from identity_pipeline.core.text import table_of, to_text
 from identity_pipeline.core.window import Window
 
 ROWS = 5_000
@@ -13,6 +15,29 @@ CELLS = 1_000_000
 
 Record = dict[str, Any]
 Pages = Iterator[Sequence[Record]]
+
+_OLDER = timedelta(days=1)
+"""So far below the bound no filter reaches that only rounds."""
+
+
+def filtered(pages: Pages, window: Window) -> Pages:
+    """``pages`` as they are, with a warning if the first one shows that the source did not filter as it was asked."""
+    for number, page in enumerate(pages):
+        if number == 0 and (count := _older(page, window)):
+            window.context.warn(
+                f"{count} of the first {len(page)} records are more than a day older than was asked for: the source ignores the filter on "
+                f"{window.cursor_column}, so that each load reads too much; nothing is lost, report it"
+            )
+        yield page
+
+
+def _older(page: Sequence[Record], window: Window) -> int:
+    cursor, lower = window.cursor, window.lower
+    if cursor is None or lower is None or cursor.type != "timestamp" or not cursor.in_records or window.context.asked_below:
+        return 0
+    values = cursor.of(pa.table({cursor.column: pa.array([to_text(record.get(cursor.column)) for record in page], pa.string())}))
+    bound = pa.scalar(datetime.fromisoformat(lower) - _OLDER, values.type) if values is not None else None
+    return pc.sum(pc.less(values, bound)).as_py() or 0 if bound is not None else 0
 
 
 def batches(pages: Iterable[Sequence[Record]], window: Window) -> Iterator[pa.Table]:
