@@ -273,7 +273,10 @@ class RestConnector(Connector):
 
     def read(self, window: Window) -> Iterator[Batch]:
         """Yield what :meth:`pages` yields, in batches of text."""
-        pages = rest.filtered(self.pages(self.client(window.context), window), window)
+        pages = self.pages(self.client(window.context), window)
+        column = self.cursor_columns.get(window.cursor_column or "")
+        if column and column.filtered_by == "source":
+            pages = rest.filtered(pages, window)
         return rest.batches(pages, window)
 
     def check(self) -> Iterator[CheckStep]:

@@ -10,8 +10,8 @@ The cursor's traps:
 - What changed within the last minute is withheld, and a start within it is refused.
 - `created_at` cannot be asked for: the export is read whole, and what is older left out here.
 - Another address or number of a user may not move `updated_at`: a full refresh finds it.
-- A merge deletes the loser, and nothing names the survivor. Permanently deleted users lose all but
-  their id; the name that stands there then is nobody's.
+- A merge deletes the loser, and nothing names the survivor. Permanently deleted users have lost all
+  but their id, and tell only that they went.
 
 https://developer.zendesk.com/api-reference/ticketing/ticket-management/incremental_exports/
 """
@@ -20,7 +20,7 @@ import time
 from typing import ClassVar
 
 from identity_pipeline.connectors.base import CursorColumn, RestConnector, Secret, setting
-from identity_pipeline.core.fieldmap import FieldMap
+from identity_pipeline.core.fieldmap import GONE, FieldMap
 from identity_pipeline.core.window import Window
 from identity_pipeline.readers import rest
 
@@ -30,7 +30,7 @@ EXPORT = rest.CursorPaginator(
     more=lambda page: not page.flag("end_of_stream"),
     instead_of="query.start_time",
 )
-GONE = "Permanently Deleted User"
+ERASED = "Permanently Deleted User"
 STAFF = ("agent", "admin")
 
 
@@ -128,7 +128,7 @@ class ZendeskUsers(RestConnector):
         return [
             user
             | {
-                "name": None if user.get("name") == GONE else user.get("name"),
+                GONE: "true" if user.get("name") == ERASED else None,
                 "phone": None if user.get("shared_phone_number") else user.get("phone"),
                 "shared_phone": user.get("phone") if user.get("shared_phone_number") else None,
                 "organization_name": names.get(str(user.get("organization_id"))),
