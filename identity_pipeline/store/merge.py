@@ -10,7 +10,6 @@ that another part wrote meanwhile shows as a key that is there already, or as a 
 not the probed one; then the part is rolled back and merged again.
 """
 
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,7 +19,6 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 from psycopg import sql
 
 from identity_pipeline.core import cursor as cursors
@@ -34,6 +32,7 @@ from identity_pipeline.store.database import connect
 from identity_pipeline.store.landing import Part
 from identity_pipeline.store.lease import fenced
 from identity_pipeline.store.load import Load
+from identity_pipeline.store.pgcopy import Column, copy_rows
 from identity_pipeline.store.quarantine import Rejected
 from identity_pipeline.store.raw import raw_json
 from identity_pipeline.store.record_hash import record_hashes
@@ -238,10 +237,10 @@ class _Merger:
         """
         self.connection.execute("truncate pg_temp.probe")
         numbers = pa.array(range(len(ids)), pa.int32())
-        self._copy("pg_temp.probe", pa.table({"n": numbers, "external_id": ids, "hash": _bytea(hashes)}))
+        copy_rows(self.connection, "pg_temp.probe", {"n": numbers, "external_id": ids, "hash": hashes})
         rows = self.connection.execute(
             """
-            select p.n, r.external_id is null, '\\x' || encode(r.record_hash, 'hex'),
+            select p.n, r.external_id is null, r.record_hash,
                    case when r.record_hash is not null then r.raw ->> %(cursor)s end, r.load_id <> %(load)s, r.deleted_at is not null
             from pg_temp.probe p
             left join lateral (
@@ -352,20 +351,20 @@ class _Merger:
             pc.sum(pc.or_(pc.is_valid(canonical.column("email")), pc.is_valid(canonical.column("phone")))).as_py() or 0
         )
         fields = {name: canonical.column(name) for name in canonical.column_names if name not in _SIGNALS}
-        values: dict[str, pa.Array | pa.ChunkedArray] = {
-            "source_name": pa.repeat(self.load.source_name, rows),
+        values: dict[str, Column] = {
+            "source_name": pa.scalar(self.load.source_name),
             "external_id": ids,
-            "source_type": pa.repeat(self.load.source_type, rows),
-            **{name: _array_text(column) if pa.types.is_list(column.type) else column for name, column in fields.items()},
+            "source_type": pa.scalar(self.load.source_type),
+            **fields,
             "deleted_at": deleted_at,
             "raw": raw_json(records),
-            "record_hash": _bytea(hashes),
-            "load_id": pa.repeat(self.load.load_id, rows),
+            "record_hash": hashes,
+            "load_id": pa.scalar(self.load.load_id, pa.int64()),
         }
         if probed is None:
-            self._copy("identity.records", pa.table(values))
+            copy_rows(self.connection, "identity.records", values, jsonb=["raw"])
         else:
-            self._copy("pg_temp.staging", pa.table(values | {"probed_hash": probed}))
+            copy_rows(self.connection, "pg_temp.staging", values | {"probed_hash": probed}, jsonb=["raw"])
             self.staged = [name for name in values if name not in {"source_name", "external_id"}]
         absorbed = canonical.column("absorbed")
         if absorbed.null_count < rows:
@@ -426,18 +425,8 @@ class _Merger:
             self.counts.deleted += sum(deleted for (deleted,) in updated)
             self.counts.unchanged += records.num_rows - len(updated)
 
-    def _copy(self, target: str, table: pa.Table) -> None:
-        """COPY a table: a missing value is an unquoted empty cell, every other one is quoted."""
-        out = io.BytesIO()
-        pacsv.write_csv(table, out, pacsv.WriteOptions(include_header=False, quoting_style="all_valid", batch_size=table.num_rows))
-        statement = sql.SQL("copy {} ({}) from stdin (format csv)").format(
-            sql.Identifier(*target.split(".")), sql.SQL(", ").join(map(sql.Identifier, table.column_names))
-        )
-        with self.connection.cursor() as cur, cur.copy(statement) as copy:
-            copy.write(out.getbuffer())
 
-
-_CHANGED = pa.schema([("n", pa.int32()), ("hash", pa.string()), ("cursor", pa.string()), ("earlier", pa.bool_()), ("deleted", pa.bool_())])
+_CHANGED = pa.schema([("n", pa.int32()), ("hash", pa.binary()), ("cursor", pa.string()), ("earlier", pa.bool_()), ("deleted", pa.bool_())])
 
 
 def _newest(ids: pa.ChunkedArray, keys: pa.Array | None, *, newest_first: bool) -> pa.Array | None:
@@ -459,7 +448,7 @@ def _newest(ids: pa.ChunkedArray, keys: pa.Array | None, *, newest_first: bool) 
 
 def _rejected(records: pa.Table, id_field: str, reasons: pa.Array) -> Iterator[Rejected]:
     plain = records.drop_columns([name for name in records.column_names if name.startswith(RESERVED) and name != SANITISED])
-    digests = map(bytes.fromhex, record_hashes(plain, "quarantine").to_pylist())
+    digests = record_hashes(plain, "quarantine").to_pylist()
     ids, raws = records.column(id_field).to_pylist(), raw_json(plain).to_pylist()
     return map(Rejected, ids, reasons.to_pylist(), raws, digests)
 
@@ -479,21 +468,5 @@ def _bools(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(bool)
 
 
-def _bytea(hashes: pa.Array) -> pa.Array:
-    """Hexadecimal digits as PostgreSQL reads bytes."""
-    return pc.binary_join_element_wise("\\x", hashes, "")
-
-
 def _sorted(numbers: pa.ChunkedArray) -> pa.Array:
     return numbers.combine_chunks().take(pc.sort_indices(numbers))
-
-
-def _array_text(lists: pa.ChunkedArray) -> pa.Array:
-    """Lists of text as PostgreSQL array literals. Null and empty lists are ``{}``."""
-    array = lists.combine_chunks()
-    escaped = pc.replace_substring(pc.replace_substring(array.flatten(), "\\", "\\\\"), '"', '\\"')
-    quoted = pc.binary_join_element_wise('"', escaped, '"', "")
-    lengths = pc.fill_null(pc.list_value_length(array), 0)
-    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cast(pc.cumulative_sum(lengths), pa.int32())])
-    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, quoted), ",")
-    return pc.binary_join_element_wise("{", joined, "}", "")

@@ -24,6 +24,7 @@ from identity_pipeline.loading.spec import RunOptions
 from identity_pipeline.readers.http import body, exchange
 from identity_pipeline.readers.rest import client, message
 from identity_pipeline.store import ledger, merge
+from identity_pipeline.store.record_hash import HASH
 from identity_pipeline_tests.conformance import test_check as checking
 from identity_pipeline_tests.conformance import test_faults as failing
 from identity_pipeline_tests.conformance import test_reading as reading
@@ -356,7 +357,7 @@ PARTS: dict[str, tuple[str, Any, str, Any, Callable[..., None], dict[str, Any]]]
     ),
     "mark moved by a limit": ("csv_url", RunOptions, "partial", False, reading.test_a_limit_is_kept_and_leaves_the_mark, {}),
     "everything written anew": (
-        "hubspot_contacts", merge, "record_hashes", lambda records, _: pa.array([uuid4().hex for _ in range(len(records))]),
+        "hubspot_contacts", merge, "record_hashes", lambda records, _: pa.array([uuid4().bytes for _ in range(len(records))], HASH),
         reading.test_a_second_load_of_the_same_writes_nothing, {"full_refresh": False},
     ),
     "the last row wins": (
