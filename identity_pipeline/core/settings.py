@@ -103,6 +103,11 @@ def allowed_private_hosts() -> tuple[str, ...]:
     return tuple(part.strip() for part in os.environ.get("IDENTITY_ALLOW_PRIVATE_HOSTS", "").split(",") if part.strip())
 
 
+def failure_webhook() -> str:
+    """``IDENTITY_FAILURE_WEBHOOK``: the address that is told of failed runs. Empty: none. It is a secret."""
+    return os.environ.get("IDENTITY_FAILURE_WEBHOOK", "").strip()
+
+
 def executor() -> str:
     """``IDENTITY_EXECUTOR``: ``in_process`` (default) or ``multiprocess``; others are not built yet and are refused."""
     return os.environ.get("IDENTITY_EXECUTOR") or "in_process"

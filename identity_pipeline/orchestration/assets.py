@@ -20,6 +20,7 @@ from identity_pipeline.orchestration.health import dead_runs
 from identity_pipeline.orchestration.io_manager import JsonIOManager
 from identity_pipeline.orchestration.ops import commit_op, normalise_records, read_op
 from identity_pipeline.orchestration.results import CHECKS
+from identity_pipeline.orchestration.webhook import failed_runs
 from identity_pipeline.store import ledger
 
 JOB = "ingest"
@@ -150,8 +151,12 @@ def definitions() -> dg.Definitions:
     sources = list(declared.sources.values())
     return dg.Definitions.merge(
         definitions_of(sources, _executor()),
-        dg.Definitions(assets=[records(sources)] if sources else [], schedules=list(schedules(sources)), sensors=[dead_runs]),
+        dg.Definitions(assets=[records(sources)] if sources else [], schedules=list(schedules(sources)), sensors=_sensors()),
     )
+
+
+def _sensors() -> list[dg.SensorDefinition]:
+    return [dead_runs, failed_runs] if settings.failure_webhook() else [dead_runs]
 
 
 def definitions_of(sources: Sequence[Source], executor: dg.ExecutorDefinition) -> dg.Definitions:

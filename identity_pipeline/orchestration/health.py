@@ -28,13 +28,17 @@ def close_dead_runs(instance: dg.DagsterInstance, now: datetime | None = None) -
     alive = lease.running_runs(database_url(), within=GRACE.total_seconds())
     for record in records:
         run = record.dagster_run
-        ours = "identity/source" in run.tags or run.job_name == "ingest" or run.job_name.startswith("__ASSET_JOB")
-        if ours and run.run_id not in alive:
+        if is_ours(run) and run.run_id not in alive:
             instance.report_run_failed(
                 run, f"no sign of life for {GRACE.seconds} s: the process of this run is gone; the next run repeats its work"
             )
             closed.append(run.run_id)
     return closed
+
+
+def is_ours(run: dg.DagsterRun) -> bool:
+    """True for a run that loads sources."""
+    return "identity/source" in run.tags or run.job_name == "ingest" or run.job_name.startswith("__ASSET_JOB")
 
 
 @dg.sensor(
