@@ -1,8 +1,8 @@
 """The merge of one landed part: hash first, then only what is new or changed.
 
 For each batch: reject what cannot be stored, drop duplicates, hash, ship (external id, hash) and
-probe the key index; normalise, encode and COPY only new and changed records. The whole part is one
-transaction, which ends with its row of the ledger and the check of the fencing token: a part is
+probe the key index; normalise, encode and COPY only new and changed records. In a source's first load
+nothing is probed until a key is there already. The whole part is one transaction, which ends with its row of the ledger and the check of the fencing token: a part is
 merged once or not at all.
 
 Parts of one load may be merged side by side: nothing is locked between probe and write. A record
@@ -171,6 +171,8 @@ class _Merger:
         """Survivor and loser of each merge in the source that this part reports. The commit applies them: a loser may stand in any part."""
         self.gone: list[tuple[str, pa.Table]] = []
         """Field of the id, and records of which this part tells only that they went."""
+        self.fresh = self._is_first()
+        """True while nothing can be stored of what arrives: then it is written without a look at what is there."""
         connection.execute('create temp table probe (n int, external_id text collate "C", hash bytea) on commit drop')
         connection.execute("create temp table staging (like identity.records, probed_hash bytea) on commit drop")
         connection.execute("alter table staging alter first_seen_at drop not null, alter changed_at drop not null")
@@ -201,6 +203,8 @@ class _Merger:
         ids = records.column(id_field).combine_chunks()
         hashed = records.drop_columns([SANITISED]) if SANITISED in records.column_names else records
         hashes = record_hashes(hashed, self.rules.fingerprint)
+        if self.fresh and self._insert(records, ids, hashes):
+            return
         new, changed = self._probe(ids, hashes)
         lost = self._lost(changed, records, ids, keys, places)
         counts.unchanged += records.num_rows - len(new) - changed.num_rows
@@ -216,6 +220,27 @@ class _Merger:
         reached("staged")
         if changed.num_rows:
             self._update(changed.num_rows)
+
+    def _is_first(self) -> bool:
+        """True if no earlier load of the source has written a record, whether it was committed or not."""
+        earlier = self.connection.execute(
+            "select 1 from identity.load_parts p join identity.loads l using (load_id) "
+            "where l.source_name = %s and l.load_id <> %s and p.inserted > 0 limit 1",
+            (self.load.source_name, self.load.load_id),
+        )
+        return earlier.fetchone() is None
+
+    def _insert(self, records: pa.Table, ids: pa.Array, hashes: pa.Array) -> bool:
+        """Write records that are all new. False if one is there already: nothing of them is written then."""
+        try:
+            with self.connection.transaction():
+                self._write(records, ids, hashes)
+        except psycopg.errors.UniqueViolation:
+            self.fresh = False
+            return False
+        self.counts.inserted += records.num_rows
+        reached("staged")
+        return True
 
     def _reject(self, batch: pa.Table, id_field: str) -> pa.Array | None:
         """Which records can be merged, None if all; the others go to quarantine."""
@@ -346,10 +371,6 @@ class _Merger:
         without_time = pc.and_(canonical.column("deleted"), pc.is_null(deleted_at))
         now = pa.scalar(int(time.time() * 1_000_000), pa.int64()).cast(deleted_at.type)
         deleted_at = pc.if_else(without_time, now, deleted_at)
-        self.counts.deleted += len(deleted_at) - deleted_at.null_count
-        self.counts.valid_identifiers += (
-            pc.sum(pc.or_(pc.is_valid(canonical.column("email")), pc.is_valid(canonical.column("phone")))).as_py() or 0
-        )
         fields = {name: canonical.column(name) for name in canonical.column_names if name not in _SIGNALS}
         values: dict[str, Column] = {
             "source_name": pa.scalar(self.load.source_name),
@@ -366,6 +387,10 @@ class _Merger:
         else:
             copy_rows(self.connection, "pg_temp.staging", values | {"probed_hash": probed}, jsonb=["raw"])
             self.staged = [name for name in values if name not in {"source_name", "external_id"}]
+        self.counts.deleted += len(deleted_at) - deleted_at.null_count
+        self.counts.valid_identifiers += (
+            pc.sum(pc.or_(pc.is_valid(canonical.column("email")), pc.is_valid(canonical.column("phone")))).as_py() or 0
+        )
         absorbed = canonical.column("absorbed")
         if absorbed.null_count < rows:
             pairs = zip(ids.to_pylist(), absorbed.to_pylist(), strict=True)

@@ -14,7 +14,7 @@ from identity_pipeline.core.cursor import Cursor, Order
 from identity_pipeline.core.errors import PipelineError, SchemaChanged, Superseded, WriteConflict
 from identity_pipeline.core.fieldmap import GONE, REJECTED
 from identity_pipeline.core.text import SANITISED, table_of
-from identity_pipeline.store import lease, merge, rejection
+from identity_pipeline.store import ledger, lease, merge, rejection
 from identity_pipeline.store.landing import Part
 from identity_pipeline.store.load import Load
 from identity_pipeline_tests.store.contacts import Contacts, Record, balance, wait_until
@@ -464,7 +464,7 @@ def test_parts_of_one_load_are_merged_side_by_side(contacts: Contacts):
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(("days", "stays"), [((2, 3), "B"), ((3, 2), "A")])
 def test_parts_that_meet_in_a_record_are_merged_one_after_the_other(contacts: Contacts, known: bool, days: tuple[int, int], stays: str):
-    """The later one rolls back, and its next try finds what the other wrote."""
+    """The later one rolls back, and its next try finds what the other wrote; in a first load it looks at once."""
     if known:
         contacts.load([contact("1")])
     parts = [[contact("1", "A", days[0])], [contact("1", "B", days[1]), contact("2")]]
@@ -476,12 +476,36 @@ def test_parts_that_meet_in_a_record_are_merged_one_after_the_other(contacts: Co
         wait_until(lambda: is_waiting(contacts))
     second.thread.join(30)
     assert first.error is None
-    assert isinstance(second.error, WriteConflict)
-    assert second.error.retryable
-    assert set(contacts.names()) == {"1"}
-    contacts.merge(load, parts[1], part=1, whole={Part(0, n): part for n, part in enumerate(parts)})
+    if known:
+        assert isinstance(second.error, WriteConflict)
+        assert second.error.retryable
+        assert set(contacts.names()) == {"1"}
+        contacts.merge(load, parts[1], part=1, whole={Part(0, n): part for n, part in enumerate(parts)})
+    assert known or second.error is None
     contacts.commit(load, contacts.summary(*parts))
     assert contacts.names() == {"1": stays, "2": "Ann Lee"}
+
+
+def test_a_first_load_looks_at_nothing_until_a_record_is_there_already(contacts: Contacts, monkeypatch: pytest.MonkeyPatch):
+    probed: list[int] = []
+    probe = merge._Merger._probe
+    monkeypatch.setattr(merge._Merger, "_probe", lambda self, ids, hashes: probed.append(len(ids)) or probe(self, ids, hashes))
+    load = contacts.open()
+    counts = contacts.merge(load, [contact("1")], [contact("2"), contact("3")], [contact("1", "B", 2), contact("4")], [contact("5")])
+    assert (counts.inserted, counts.updated, probed) == (5, 1, [2, 1])
+    assert contacts.names()["1"] == "B"
+    contacts.commit(load, contacts.summary([contact(str(n)) for n in range(6)]))
+    probed.clear()
+    contacts.load([contact("6")])
+    assert probed == [1]
+
+
+def test_what_a_load_that_failed_has_written_is_looked_at(contacts: Contacts):
+    failed = contacts.open("first")
+    contacts.merge(failed, [contact("1")])
+    ledger.fail(contacts.url, failed, "test", "it failed")
+    row = contacts.load([contact("1"), contact("2")])
+    assert (row["inserted"], row["unchanged"]) == (1, 1)
 
 
 def test_a_part_that_is_merged_twice_at_once_counts_once(contacts: Contacts):
