@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from identity_pipeline.cli import services
+from identity_pipeline.cli.completion import source_names
 from identity_pipeline.core import settings
 from identity_pipeline.core.balance import COUNTS
 from identity_pipeline.core.errors import ConfigurationError
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="NAME...")
+@click.argument("names", nargs=-1, metavar="NAME...", shell_complete=source_names)
 @click.option("--all", "everything", is_flag=True, help="Every declared source.")
 @click.option("--full", is_flag=True, help="Full refresh: read everything, mark as deleted what the source no longer has.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many records of each source; the mark stays where it is.")

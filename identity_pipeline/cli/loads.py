@@ -3,6 +3,7 @@
 import click
 
 from identity_pipeline.cli import output
+from identity_pipeline.cli.completion import source_names
 from identity_pipeline.core.balance import COUNTS
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.spelling import suggestion
@@ -21,7 +22,7 @@ _EXPENDABLE = (
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=source_names)
 @click.option("-n", "limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @output.as_json_option
 def loads(name: str | None, limit: int, *, as_json: bool) -> None:

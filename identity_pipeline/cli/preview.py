@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from identity_pipeline.cli import output
+from identity_pipeline.cli.completion import source_names
 from identity_pipeline.cli.connection import open_source
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.loading import preview as previewing
@@ -17,7 +18,7 @@ COLUMNS = ("external_id", "source_field", "raw", "field", "canonical")
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=source_names)
 @click.option("-n", "limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many records.")
 @output.as_json_option
 def preview(name: str, limit: int, *, as_json: bool) -> None:

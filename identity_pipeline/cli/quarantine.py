@@ -3,6 +3,7 @@
 import click
 
 from identity_pipeline.cli import output
+from identity_pipeline.cli.completion import source_names
 from identity_pipeline.cli.lazy import LazyGroup
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store import quarantine as store
@@ -26,7 +27,7 @@ def quarantine() -> None:
 
 
 @quarantine.command("list")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=source_names)
 @click.option("--reason", help="Only records with this reason, such as missing_id.")
 @click.option("--status", type=click.Choice([*store.STATUSES, "all"]), default="open", show_default=True)
 @click.option("-n", "limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many.")

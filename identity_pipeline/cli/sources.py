@@ -9,6 +9,7 @@ import click
 
 from identity_pipeline import connectors, docs
 from identity_pipeline.cli import output
+from identity_pipeline.cli.completion import source_names
 from identity_pipeline.cli.connection import declarations, open_source
 from identity_pipeline.cli.preview import preview
 from identity_pipeline.cli.template import new
@@ -161,7 +162,7 @@ def _type(source_type: str) -> dict[str, Any]:
 
 
 @sources.command()
-@click.argument("name")
+@click.argument("name", shell_complete=source_names)
 @output.as_json_option
 def check(name: str, *, as_json: bool) -> None:
     """Test the connection of source NAME, step by step. Nothing is loaded.

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from identity_pipeline.core import errors
 from identity_pipeline.core.errors import ConfigurationError, PipelineError, RateLimited, TargetUnavailable
 from identity_pipeline.store import listing
 from identity_pipeline.store.database import connect
-from identity_pipeline_tests.cli.workplace import run
+from identity_pipeline_tests.cli.workplace import declare, run, table
 
 _HEAVY = "print([m for m in ('dagster', 'pandas', 'polars', 'pyarrow') if m in sys.modules])"
 
@@ -197,3 +198,20 @@ def test_a_connection_that_is_lost_in_a_transaction_shows_no_warning_of_the_driv
     monkeypatch.setattr(listing, "loads", fails)
     assert run("loads").exit_code == 3
     assert caplog.messages == []
+
+
+def test_the_shell_completes_names_of_sources_without_the_connectors(sources: Path):
+    declare(sources, table("crm_eu"), table("crm_us"), table("shop"))
+    (sources / "broken.yaml").write_text("sources: [{name: crm_new}, {")
+    script = f"import sys\nfrom identity_pipeline.cli import main\ntry: main()\nexcept SystemExit: {_HEAVY}"
+
+    def completed(*words: str) -> list[str]:
+        asked = {"_IDENTITY_PIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+        done = subprocess.run([sys.executable, "-c", script], env=os.environ | asked, capture_output=True, text=True, check=True)
+        *found, heavy = done.stdout.splitlines()
+        assert heavy == "[]"
+        return [line.partition(",")[2] for line in found]
+
+    assert completed("identity-pipeline", "ingest", "crm") == ["crm_eu", "crm_us"]
+    assert completed("identity-pipeline", "loads", "s") == ["shop"]
+    assert completed("identity-pipeline", "quar") == ["quarantine"]
