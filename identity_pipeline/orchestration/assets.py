@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 import dagster as dg
+from cron_descriptor import FormatException, Options, get_description
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.canonical import RECORD_COLUMNS
 from identity_pipeline.core.errors import ConfigurationError, PipelineError
+from identity_pipeline.core.secret import Reference
 from identity_pipeline.declarations.folder import load
 from identity_pipeline.declarations.freshness import max_age
 from identity_pipeline.declarations.source import Source
@@ -21,6 +23,7 @@ from identity_pipeline.orchestration.io_manager import JsonIOManager
 from identity_pipeline.orchestration.ops import commit_op, normalise_records, read_op
 from identity_pipeline.orchestration.results import CHECKS
 from identity_pipeline.orchestration.webhook import failed_runs
+from identity_pipeline.readers.http.guard import display_url
 from identity_pipeline.store import ledger
 
 JOB = "ingest"
@@ -43,7 +46,7 @@ def asset(source: Source) -> dg.AssetsDefinition:
         owners=source.owners,
         tags={"identity/source_type": source.source_type},
         description=source.description or title,
-        metadata={"dagster/table_name": "identity.records", "dagster/column_schema": _SCHEMA},
+        metadata={**_address(source), "dagster/table_name": "identity.records", "dagster/column_schema": _SCHEMA},
         check_specs=[dg.AssetCheckSpec(check, asset=source.name, description=meaning) for check, meaning in CHECKS.items()],
     )
     def ingested() -> dict[str, object]:
@@ -54,6 +57,13 @@ def asset(source: Source) -> dg.AssetsDefinition:
 
     age = max_age(source)
     return ingested if age is None else ingested.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, _stale_after(age)))
+
+
+def _address(source: Source) -> dict[str, dg.MetadataValue]:
+    """Where it is read from, for the top of its page: its settings as declared, a secret as the place where it is kept."""
+    declared = {name: str(value) for name, value in source.config.items() if isinstance(value, str | Reference)}
+    shown = {name: display_url(value) if "://" in value else value for name, value in declared.items()}
+    return {f"config/{name}": (dg.MetadataValue.url if "://" in text else dg.MetadataValue.text)(text) for name, text in shown.items()}
 
 
 def records(sources: Iterable[Source]) -> dg.AssetSpec:
@@ -91,13 +101,22 @@ def _schedule_name(cron: str, *, full_refresh: bool) -> str:
     return f"{'full_refresh' if full_refresh else 'load'}_at_{spelled.strip('_')}"
 
 
+def _in_words(cron: str) -> str:
+    options = Options()
+    options.use_24hour_time_format = True
+    try:
+        return get_description(cron, options)
+    except FormatException:  # Dagster knows forms that this library does not, such as @daily
+        return cron
+
+
 def _schedule(name: str, cron: str, sources: list[str], *, full_refresh: bool) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=name,
         cron_schedule=cron,
         target=dg.AssetSelection.assets(*sources),
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"{'Full refresh' if full_refresh else 'Load'} of {', '.join(sources)}",
+        description=f"{_in_words(cron)}: {'full refresh' if full_refresh else 'load'} of {', '.join(sources)}",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         waiting = _postponed(sources)

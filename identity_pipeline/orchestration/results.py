@@ -15,21 +15,27 @@ CHECKS = {
 }
 """The checks of each source and what passing means."""
 
-_TEXTS = ("cursor_column", "cursor_type", "cursor_before", "cursor_after")
+_TEXTS = ("cursor_after", "cursor_before", "cursor_column", "cursor_type")
 _COUNTS = (*COUNTS, "null_cursor", "source_count", "bytes_read", "pages", "requests", "load_id")
 _SECONDS = ("seconds_read", "seconds_merge", "throttled_seconds")
 _VALID_SHARE = 0.5
 
 
 def metadata(row: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
-    """The metadata of one committed load. A value that there is not is left out."""
-    values: dict[str, dg.MetadataValue] = {name: dg.MetadataValue.text(row[name]) for name in _TEXTS if row[name] is not None}
+    """The metadata of one committed load, the mark and the balance first. A value that there is not is left out."""
+    values: dict[str, dg.MetadataValue] = {"balance": dg.MetadataValue.text(_balance(row))}
+    values |= {name: dg.MetadataValue.text(row[name]) for name in _TEXTS if row[name] is not None}
     values |= {name: dg.MetadataValue.int(row[name]) for name in _COUNTS if row[name] is not None}
     values |= {name: dg.MetadataValue.float(row[name]) for name in _SECONDS}
     values["dagster/row_count"] = dg.MetadataValue.int(row["row_count"])
     if row["warnings"]:
         values["warnings"] = dg.MetadataValue.json(row["warnings"])
     return values
+
+
+def _balance(row: Mapping[str, Any]) -> str:
+    """In one line, without what is nothing."""
+    return f"{row['records_read']:,} read = {' + '.join(f'{row[name]:,} {name}' for name in BALANCE if row[name]) or 0}"
 
 
 def checks(source: Source, row: Mapping[str, Any]) -> Iterator[dg.AssetCheckResult]:

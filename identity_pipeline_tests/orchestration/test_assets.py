@@ -11,7 +11,7 @@ from dagster_shared.serdes import serialize_value
 
 from identity_pipeline.orchestration import assets
 from identity_pipeline_tests.declarations.test_folder import FILE, problems
-from identity_pipeline_tests.orchestration.world import PEOPLE
+from identity_pipeline_tests.orchestration.world import PEOPLE, World
 
 
 def test_a_broken_source_is_logged_and_the_location_loads(
@@ -37,6 +37,43 @@ def test_an_asset_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert node.description
     schedules = {s.name: s for s in definitions.schedules or ()}
     assert sorted(s.cron_schedule for s in schedules.values()) == ["*/30 * * * *", "0 3 * * 0"]
+
+
+def test_an_asset_shows_where_it_is_read_from_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IDENTITY_SOURCES", str(tmp_path))
+    file = {"name": "file", "source_type": "csv_url", "config": {"url": "https://example.com/contacts.csv?page=canary"}}
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump({"sources": [PEOPLE, file]}))
+    graph = assets.definitions().resolve_asset_graph()
+    shown = {
+        name: [(k, v.value) for k, v in graph.get(dg.AssetKey(name)).metadata.items() if k.startswith("config/")]
+        for name in ("people", "file")
+    }
+    assert shown["people"] == [("config/connection_string", "{env: CUSTOMER_DSN}"), ("config/table", "people")]
+    assert shown["file"] == [("config/url", "https://example.com/contacts.csv")]
+
+
+@pytest.mark.parametrize(
+    ("cron", "words"),
+    [
+        ("*/30 * * * *", "Every 30 minutes"),
+        ("0 3 * * 0", "At 03:00, only on Sunday"),
+        ("*/30 8-18 * * 1,5", "Every 30 minutes, between 08:00 and 18:59, only on Monday and Friday"),
+        ("@daily", "@daily"),
+    ],
+)
+def test_a_schedule_says_in_words_when_it_loads_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cron: str, words: str):
+    monkeypatch.setenv("IDENTITY_SOURCES", str(tmp_path))
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump({"sources": [PEOPLE | {"schedule": cron}]}))
+    [schedule] = assets.definitions().schedules or ()
+    assert schedule.description == f"{words}: load of people"  # type: ignore[union-attr]
+
+
+def test_the_mark_and_the_balance_come_first_in_what_a_load_shows(world: World):
+    world.people("Ann", "Bob")
+    shown = world.load().metadata
+    assert list(shown)[:2] == ["balance", "cursor_after"]
+    assert shown["balance"] == "2 read = 2 inserted"
+    assert world.load().metadata["balance"] == "2 read = 2 unchanged"
 
 
 def test_schedules_ask_for_one_run_of_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
