@@ -35,8 +35,7 @@ def _seen(spec: LoadSpec, found: Read, target: Target) -> Iterator[list[str]] | 
         return None
     return (
         [text for text in table.column(id_field).to_pylist() if text is not None]
-        for landed in found.summary.parts
-        for table in target.landing.tables(load.source_name, load.load_id, landed.part, list(names))
+        for _, table in target.landing.whole(load.source_name, load.load_id, list(names))
         # Each batch by its own first id field, as in the merge.
         if (id_field := next((name for name in names if name in table.column_names), None)) is not None
     )

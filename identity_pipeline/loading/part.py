@@ -15,18 +15,16 @@ from identity_pipeline.store.merge import PartCounts, merge_part
 
 @dataclass(frozen=True)
 class PartTask:
-    """One part to merge. ``parts`` are all parts of its load, where a newer version of a record may stand."""
+    """One part to merge."""
 
     spec: LoadSpec
     load: Load
     part: Part
-    parts: tuple[Part, ...]
 
 
 def tasks(spec: LoadSpec, found: Read) -> list[PartTask]:
     """The parts that a read landed."""
-    parts = tuple(landed.part for landed in found.summary.parts)
-    return [PartTask(spec, found.load, part, parts) for part in parts]
+    return [PartTask(spec, found.load, landed.part) for landed in found.summary.parts]
 
 
 def merge(task: PartTask, target: Target) -> PartCounts:
@@ -39,7 +37,7 @@ def merge(task: PartTask, target: Target) -> PartCounts:
     name, load_id, landing = task.load.source_name, task.load.load_id, target.landing
 
     def whole(columns: list[str]) -> Iterator[tuple[Part, pa.Table]]:
-        return landing.whole(name, load_id, task.parts, columns)
+        return landing.whole(name, load_id, columns)
 
     batches = landing.tables(name, load_id, task.part)
     return merge_part(target.url, task.load, task.part, batches, rules(task.spec), whole=whole)

@@ -21,6 +21,7 @@ from identity_pipeline.loading.start import Start, start_of
 from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.ledger import ReadSummary, SourceState
 from identity_pipeline.store.load import Load
+from identity_pipeline.store.sieve import Sieve, is_worth
 
 _REPORT_EVERY = 5.0
 _UNKNOWN_WAIT = 3_600.0
@@ -73,7 +74,7 @@ class _Reading:
     def _land_once(self, load: Load, start: Start, window: Window, *, again: bool = False) -> ReadSummary:
         spec, context, limit = self.spec, window.context, window.limit
         started = reported = time.monotonic()
-        counts, read = CursorCounts(), 0
+        counts, read, sieve = CursorCounts(), 0, None
         # The read is closed at once when something here fails: the source's session must not wait for the traceback to go.
         with (
             self.target.landing.writer(spec.source_name, load.load_id) as writer,
@@ -84,8 +85,12 @@ class _Reading:
                 records = cast_all_utf8(batch)
                 if limit is not None:
                     records = records.slice(0, limit - read)
+                kept = apply_cursor_filter(records, window, counts)
+                sieve = sieve or self._sieve(read + records.num_rows)
+                if sieve is not None:
+                    kept = sieve.split(kept, read, writer.note)
                 read += records.num_rows
-                writer.write(apply_cursor_filter(records, window, counts))
+                writer.write(kept)
                 if time.monotonic() - reported >= _REPORT_EVERY:
                     reported = time.monotonic()
                     self.log(f"load {load.load_id}: {read:,} records read, {read / (reported - started):,.0f} a second")
@@ -118,6 +123,8 @@ class _Reading:
             parts=writer.parts,
             records_read=read,
             filtered=counts.filtered,
+            unchanged=sieve.unchanged if sieve else 0,
+            duplicates=sieve.duplicates if sieve else 0,
             null_cursor=counts.null_cursor,
             cursor_column=window.cursor_column,
             cursor_type=window.cursor_type,
@@ -137,6 +144,13 @@ class _Reading:
             settings=spec.settings,
             partial=partial,
         )
+
+    def _sieve(self, read: int) -> Sieve | None:
+        """What holds back the records that are stored as they are, where that pays and of two versions the later one stays."""
+        spec, stored = self.spec, self.stored
+        if stored.mapping != fingerprint(spec) or spec.order != "oldest_first" or not is_worth(stored.row_count, read):
+            return None
+        return Sieve(self.target.url, spec.source_name, spec.field_map, fingerprint(spec), spec.cursor and spec.cursor.column)
 
     def _check_fields(self, written: Iterable[str], window: Window) -> None:
         """Refuse a source that lost a mapped field: its values would be overwritten with nothing."""

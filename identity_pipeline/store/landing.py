@@ -1,13 +1,14 @@
 """The landing: where the batches of a load wait, as compressed Arrow files, until they are merged.
 
-``<landing>/<source>/<load_id>/part-0-00000/000000.arrow``. A part is some 500,000 records (or
+``<landing>/<source>/<load_id>/part-0-00000/000000.arrow``; in ``seen-000000.arrow`` is noted what was
+held back because it is stored as it is. A part is some 500,000 records (or
 256 MB of text) of one shard, merged in one transaction; a file holds record batches of one schema.
 The address may be a folder or any URL that Arrow's file systems know (``s3://``, ``gs://``). Files
 hold personal data: folders are made with mode 0700 and removed when their load is committed or given
 up.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,14 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from identity_pipeline.core.errors import LandedPartLost, TargetUnavailable
+from identity_pipeline.store.rejection import PLACE
 
 BATCH_ROWS = 10_000
 PART_ROWS = 500_000
 PART_BYTES = 256 * 2**20
 _GATHER_ROWS = 5_000
+_NOTED_ROWS = 100_000
+_SEEN = "seen-"
 
 
 @dataclass(frozen=True, order=True)
@@ -74,7 +78,9 @@ class Landing:
         return LandingWriter(self, source_name, load_id, shard)
 
     def tables(self, source_name: str, load_id: int, part: Part, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The batches of one part, at most :data:`BATCH_ROWS` rows each; only ``columns`` if given, where a batch has them.
+        """The batches of one part, at most :data:`BATCH_ROWS` rows each.
+
+        With ``columns`` only these, where a batch has them, and also of what was held back.
 
         Raises:
             LandedPartLost: the part is gone (its load was committed or given up), or a file of it is not whole.
@@ -82,8 +88,9 @@ class Landing:
         """
         system, folder = self.at(source_name, str(load_id), f"part-{part}")
         try:
-            for path in sorted(info.path for info in system.get_file_info(pafs.FileSelector(folder))):
-                yield from _batches(system, path, columns)
+            for info in sorted(system.get_file_info(pafs.FileSelector(folder)), key=lambda info: info.path):
+                if columns is not None or not info.base_name.startswith(_SEEN):
+                    yield from _batches(system, info.path, columns)
         except FileNotFoundError:
             fault = "is gone"
         except (pa.ArrowException, OSError) as error:
@@ -96,11 +103,12 @@ class Landing:
             return
         raise LandedPartLost(f"{source_name}: the landed part {part} of load {load_id} {fault}: materialize again from the start")
 
-    def whole(
-        self, source_name: str, load_id: int, parts: Iterable[Part], columns: list[str] | None = None
-    ) -> Iterator[tuple[Part, pa.Table]]:
-        """The batches of several parts, each with its part."""
-        for part in parts:
+    def whole(self, source_name: str, load_id: int, columns: list[str]) -> Iterator[tuple[Part, pa.Table]]:
+        """Columns of all batches of a load, each with its part, also of what was held back."""
+        system, folder = self.at(source_name, str(load_id))
+        for info in sorted(system.get_file_info(pafs.FileSelector(folder, allow_not_found=True)), key=lambda info: info.path):
+            shard, number = info.base_name.removeprefix("part-").split("-")
+            part = Part(int(shard), int(number))
             for table in self.tables(source_name, load_id, part, columns):
                 yield part, table
 
@@ -150,6 +158,7 @@ class LandingWriter:
     parts: list[LandedPart] = field(default_factory=list)
     fields: dict[str, None] = field(default_factory=dict)
     _waiting: list[pa.Table] = field(default_factory=list)
+    _noted: list[pa.Table] = field(default_factory=list)
     _rows: int = 0
     _bytes: int = 0
     _files: int = 0
@@ -165,7 +174,7 @@ class LandingWriter:
         Raises:
             TargetUnavailable: the landing place is full or cannot be written.
         """
-        self.fields.update(dict.fromkeys(table.column_names))
+        self.fields.update((name, None) for name in table.column_names if name != PLACE)
         if not table.num_rows:
             return
         if self._waiting and (self._waiting[0].schema != table.schema or sum(t.num_rows for t in self._waiting) >= _GATHER_ROWS):
@@ -176,15 +185,32 @@ class LandingWriter:
         if self._rows >= PART_ROWS or self._bytes >= PART_BYTES:
             self._end_part()
 
+    def note(self, table: pa.Table) -> None:
+        """Keep what is to be known of records that are not landed.
+
+        Raises:
+            TargetUnavailable: the landing place is full or cannot be written.
+        """
+        if self._noted and (self._noted[0].schema != table.schema or sum(t.num_rows for t in self._noted) >= _NOTED_ROWS):
+            self._flush_noted()
+        self._noted.append(table)
+
     def _flush(self) -> None:
-        if not self._waiting:
+        tables, self._waiting = self._waiting, []
+        self._write(tables, "")
+
+    def _flush_noted(self) -> None:
+        tables, self._noted = self._noted, []
+        self._write(tables, _SEEN)
+
+    def _write(self, tables: list[pa.Table], prefix: str) -> None:
+        if not tables:
             return
-        table = pa.concat_tables(self._waiting).combine_chunks()
-        self._waiting = []
+        table = pa.concat_tables(tables).combine_chunks()
         system, folder = self.landing.at(self.source_name, str(self.load_id), f"part-{self._part}")
         try:
             make_folder(system, folder)
-            path = f"{folder}/{self._files:06d}.arrow"
+            path = f"{folder}/{prefix}{self._files:06d}.arrow"
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             with system.open_output_stream(path) as stream, pa.ipc.new_file(stream, table.schema, options=options) as file:
                 file.write_table(table, max_chunksize=BATCH_ROWS)
@@ -197,6 +223,7 @@ class LandingWriter:
 
     def _end_part(self) -> None:
         self._flush()
+        self._flush_noted()
         if self._rows:
             self.parts.append(LandedPart(self._part, self._rows))
         self._rows = self._bytes = self._files = 0
@@ -215,7 +242,7 @@ class LandingWriter:
         self._give_up()
 
     def _give_up(self) -> None:
-        self._waiting = []
+        self._waiting, self._noted = [], []
         for part in (*(landed.part for landed in self.parts), self._part):
             with suppress(OSError):  # what made the load fail; the next load deletes it
                 self.landing.remove_part(self.source_name, self.load_id, part)

@@ -2,8 +2,8 @@
 
 For each batch: reject what cannot be stored, drop duplicates, hash, ship (external id, hash) and
 probe the key index; normalise, encode and COPY only new and changed records. In a source's first load
-nothing is probed until a key is there already. The whole part is one transaction, which ends with its row of the ledger and the check of the fencing token: a part is
-merged once or not at all.
+nothing is probed until a key is there already. The whole part is one transaction, which ends with its
+row of the ledger and the check of the fencing token: a part is merged once or not at all.
 
 Parts of one load may be merged side by side: nothing is locked between probe and write. A record
 that another part wrote meanwhile shows as a key that is there already, or as a stored hash that is
@@ -36,7 +36,7 @@ from identity_pipeline.store.pgcopy import Column, copy_rows
 from identity_pipeline.store.quarantine import Rejected
 from identity_pipeline.store.raw import raw_json
 from identity_pipeline.store.record_hash import record_hashes
-from identity_pipeline.store.rejection import RESERVED
+from identity_pipeline.store.rejection import PLACE, RESERVED
 
 Canonicalise = Callable[[pa.Table], pa.Table]
 """Raw records → the columns of ``identity.records`` that are canonical fields, and ``absorbed`` and ``deleted``; row by row."""
@@ -180,7 +180,8 @@ class _Merger:
     def merge(self, batch: pa.Table) -> None:
         counts, recency = self.counts, self.rules.recency
         id_field = rejection.id_field(batch, self.rules.field_map, self.load.source_name)
-        places = pa.array(range(counts.records, counts.records + batch.num_rows), pa.int64())
+        places = _places(batch, counts.records)
+        batch = batch.drop_columns([PLACE]) if PLACE in batch.column_names else batch
         counts.records += batch.num_rows
         good = self._reject(batch, id_field)
         if good is not None:
@@ -337,7 +338,7 @@ class _Merger:
         assert self.whole is not None  # noqa: S101 - asked by the caller
         best: dict[str, tuple[Any, ...]] = {}
         passed: dict[Part, int] = {}
-        for part, table in self.whole([*id_fields, *([recency.column] if recency.column else [])]):
+        for part, table in self.whole([*id_fields, *([recency.column] if recency.column else []), PLACE]):
             start = passed.get(part, 0)
             passed[part] = start + table.num_rows
             id_field = next((name for name in id_fields if name in table.column_names), None)
@@ -345,9 +346,8 @@ class _Merger:
                 continue
             rows = pc.indices_nonzero(pc.is_in(table.column(id_field), value_set=ids))
             found = table.take(rows)
-            for external_id, version in zip(
-                found.column(id_field).to_pylist(), self._versions(part, recency.keys(found), pc.add(rows, start)), strict=True
-            ):
+            versions = self._versions(part, recency.keys(found), _places(table, start).take(rows))
+            for external_id, version in zip(found.column(id_field).to_pylist(), versions, strict=True):
                 best[external_id] = max(best.get(external_id, version), version)
         ours = zip(ids.to_pylist(), self._versions(self.part, keys, places), strict=True)
         return [best.get(external_id, version) > version for external_id, version in ours]
@@ -452,6 +452,13 @@ class _Merger:
 
 
 _CHANGED = pa.schema([("n", pa.int32()), ("hash", pa.binary()), ("cursor", pa.string()), ("earlier", pa.bool_()), ("deleted", pa.bool_())])
+
+
+def _places(batch: pa.Table, start: int) -> pa.Array:
+    """Where in the stream its records stand: as they say, else counted on from ``start``."""
+    if PLACE in batch.column_names:
+        return batch.column(PLACE).combine_chunks()
+    return pa.array(np.arange(start, start + batch.num_rows, dtype=np.int64))
 
 
 def _newest(ids: pa.ChunkedArray, keys: pa.Array | None, *, newest_first: bool) -> pa.Array | None:

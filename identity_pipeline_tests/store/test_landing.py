@@ -159,7 +159,7 @@ def test_each_shard_has_parts_of_its_own(landing: Landing):
     assert land(landing, batch(1), shard=0).parts == [LandedPart(Part(0, 0), 1)]
     assert land(landing, batch(2), shard=1).parts == [LandedPart(Part(1, 0), 1)]
     assert [ids(landing, 0, shard=shard) for shard in (0, 1)] == [["1"], ["2"]]
-    both = landing.whole("crm", 1, [Part(0, 0), Part(1, 0)], ["id"])
+    both = landing.whole("crm", 1, ["id"])
     assert [(str(part), table.to_pydict()) for part, table in both] == [("0-00000", {"id": ["1"]}), ("1-00000", {"id": ["2"]})]
 
 

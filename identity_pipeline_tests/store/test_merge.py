@@ -14,7 +14,7 @@ from identity_pipeline.core.cursor import Cursor, Order
 from identity_pipeline.core.errors import PipelineError, SchemaChanged, Superseded, WriteConflict
 from identity_pipeline.core.fieldmap import GONE, REJECTED
 from identity_pipeline.core.text import SANITISED, table_of
-from identity_pipeline.store import ledger, lease, merge, rejection
+from identity_pipeline.store import lease, ledger, merge, rejection
 from identity_pipeline.store.landing import Part
 from identity_pipeline.store.load import Load
 from identity_pipeline_tests.store.contacts import Contacts, Record, balance, wait_until

@@ -47,7 +47,7 @@ def written(there: psycopg.Connection, rows: list[dict[str, Any]], **columns: An
     return there.execute("select t, b, i, l, at, xs, j::text, c from kinds").fetchall()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=6))
 def test_what_is_written_is_read(there: psycopg.Connection, rows: list[dict[str, Any]]):
     def comparable(row: Mapping[str, Any]) -> list[Any]:
