@@ -84,7 +84,7 @@ class ZendeskUsers(RestConnector):
         email=("email", "identities.email"),
         phone=("phone", "identities.phone_number"),
         full_name=("name",),
-        company=("organization_name",),
+        company=("organization.name",),
         source_created_at=("created_at",),
         source_updated_at=("updated_at",),
         deleted_when=(("active", "false"),),
@@ -117,7 +117,7 @@ class ZendeskUsers(RestConnector):
 
     def _people(self, client: rest.Client, page: rest.Response) -> list[rest.Record]:
         people = [u for u in page.records("users") if self.agents or u.get("role") not in STAFF]
-        names = page.pairs("organizations", "id", "name")
+        organizations = page.keyed("organizations", "id")
         many = rest.Request("/api/v2/users/show_many", {"include": "identities"}, interval=0.31)
         ids = [str(user["id"]) for user in people if self.identities and "id" in user]
         further = {
@@ -131,7 +131,7 @@ class ZendeskUsers(RestConnector):
                 GONE: "true" if user.get("name") == ERASED else None,
                 "phone": None if user.get("shared_phone_number") else user.get("phone"),
                 "shared_phone": user.get("phone") if user.get("shared_phone_number") else None,
-                "organization_name": names.get(str(user.get("organization_id"))),
+                "organization": organizations.get(str(user.get("organization_id"))),
                 "identities": further.get(str(user.get("id"))),
             }
             for user in people

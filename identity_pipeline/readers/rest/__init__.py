@@ -15,7 +15,15 @@ from identity_pipeline.readers.rest.error import GIVE_UP, ErrorBody, VendorError
 from identity_pipeline.readers.rest.grant import ClientCredentials
 from identity_pipeline.readers.rest.limit import RateHeaders
 from identity_pipeline.readers.rest.message import ITEM, Request, Response, fits
-from identity_pipeline.readers.rest.paginator import CursorPaginator, KeysetPaginator, LinkPaginator, OffsetPaginator, Paginator, Total
+from identity_pipeline.readers.rest.paginator import (
+    CursorPaginator,
+    KeysetPaginator,
+    LinkPaginator,
+    OffsetPaginator,
+    Paginator,
+    TimePaginator,
+    Total,
+)
 from identity_pipeline.readers.rest.probe import check
 from identity_pipeline.readers.rest.record import Pages, Record, batches, filtered
 
@@ -40,6 +48,7 @@ __all__ = [
     "Record",
     "Request",
     "Response",
+    "TimePaginator",
     "Total",
     "VendorError",
     "batches",

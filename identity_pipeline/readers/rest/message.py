@@ -29,7 +29,9 @@ class Request:
     ``path`` may be the whole address that the source gave for the next page, on the same origin.
     ``size`` is where the request says how many records a page may hold (``query.limit``): a page
     that is too large is then asked for in a smaller size. ``interval`` is the least time in seconds
-    between such requests, where it is not the client's: vendors count some endpoints apart.
+    between such requests, where it is not the client's: vendors count some endpoints apart. ``follows``
+    are fields of the record that was read last, if the page is to begin with it: it is no record of the
+    page then, and shows that nothing shifted meanwhile.
     """
 
     path: str
@@ -37,6 +39,7 @@ class Request:
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     size: str = ""
     interval: float | None = None
+    follows: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def method(self) -> str:
@@ -128,10 +131,15 @@ class Response:
         found = self.at(path)
         if not isinstance(found, list):
             raise self.broken(f"a list of records at {path!r}")
-        made = [_record(item, lift, number) for number, item in enumerate(found, 1)]
+        made = [_record(item, lift, number) for number, item in enumerate(found[self.overlaps(path) :], 1)]
         if len(made) > 1 and all(REJECTED in record for record in made):
             raise self.broken(f"a list of objects{f' with {lift}' if lift else ''} at {path!r}")
         return made
+
+    def overlaps(self, path: str) -> bool:
+        """True if the page begins with the record that its request follows."""
+        follows, first = self.request.follows, self.at(f"{path}.0")
+        return bool(follows) and isinstance(first, Mapping) and follows.items() <= first.items()
 
     def texts(self, path: str, key: str) -> list[str]:
         """The texts under ``key`` of the objects at ``path``, at least one.
@@ -145,11 +153,11 @@ class Response:
             raise self.broken(f"a list of objects with {key!r} at {path!r}")
         return [str(text) for text in texts]
 
-    def pairs(self, path: str, key: str, value: str) -> dict[str, Any]:
-        """``key`` → ``value`` of the objects at ``path``; what is no such object says nothing."""
+    def keyed(self, path: str, key: str) -> dict[str, Mapping[str, Any]]:
+        """The objects at ``path`` by their ``key``; what is no such object is left out."""
         found = self.at(path)
         items = found if isinstance(found, list) else ()
-        return {str(item[key]): item.get(value) for item in items if isinstance(item, Mapping) and item.get(key) is not None}
+        return {str(item[key]): item for item in items if isinstance(item, Mapping) and item.get(key) is not None}
 
     def grouped(self, path: str, owner: str, kind: str, value: str) -> dict[str, dict[str, list[Any]]]:
         """Values of the objects at ``path``, by ``owner`` and by ``kind``.

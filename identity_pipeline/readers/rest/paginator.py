@@ -5,8 +5,9 @@ None ends only where the vendor says it ends; a page that is short or empty is n
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise, takewhile
 from typing import Any, Protocol
 
 from identity_pipeline.core.errors import ContractBroken
@@ -122,3 +123,53 @@ class OffsetPaginator:
         if not read:
             raise ContractBroken(f"{response.tried} says that there are {total:,} records, but gives none after {offset:,}: {REPORT}")
         return response.request.put(self.into, offset)
+
+
+@dataclass(frozen=True)
+class TimePaginator:
+    """Records come in order of a time in whole seconds; the next page is asked for from the last one's time on.
+
+    ``since`` is the query's name for a bound that leaves out what equals it, ``offset`` its name for how
+    many records are skipped: those of that time that were read, but for the last. The page has to begin
+    with that one. If it does not, records changed and moved away meanwhile: the page is asked for with
+    all records of that time again. So none is missed, however many change during a read.
+    """
+
+    records: str
+    total: str
+    time: str
+    since: str
+    offset: str = "offset"
+    key: str = "id"
+
+    def next(self, response: Response) -> Request | None:
+        """The next request, None after the last page."""
+        request, found = response.request, response.at(self.records)
+        response.records(self.records)  # there is such a list
+        if request.follows and not response.overlaps(self.records):
+            return replace(request.put(f"query.{self.offset}", None), follows={})
+        times = [_moment(record.get(self.time)) if isinstance(record, dict) else None for record in found]
+        if any(after < before for before, after in pairwise(time for time in times if time)):
+            raise ContractBroken(f"{response.tried} answered records that are not in order of {self.time!r}, as was asked: {REPORT}")
+        total, skipped = response.number(self.total), int(request.query.get(self.offset) or 0)
+        read = skipped + len(found)
+        if read >= total:
+            return None
+        if not found:
+            raise ContractBroken(f"{response.tried} says that there are {total:,} records, but gives none after {skipped:,}: {REPORT}")
+        last = times[-1]
+        if last is None or len(found) == 1 or self.key not in found[-1]:
+            return replace(request.put(f"query.{self.offset}", read), follows={})
+        tied = sum(1 for _ in takewhile(last.__eq__, reversed(times)))
+        follows = {self.key: found[-1][self.key]}
+        if tied == len(found):
+            return replace(request.put(f"query.{self.offset}", read - 1), follows=follows)
+        onward = request.put(f"query.{self.since}", (last - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        return replace(onward.put(f"query.{self.offset}", tied - 1), follows=follows)
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (TypeError, ValueError):
+        return None
