@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import requests
 
 from identity_pipeline.cli import services
 from identity_pipeline.core import settings
@@ -54,9 +56,9 @@ def _dev(port: int) -> int:
     folder = services.project()
     with world(url) as environment:
         os.environ.update(environment)
-        _say(f"open http://127.0.0.1:{port}/assets and press Materialize; Ctrl-C ends")
         command = [sys.executable, "-m", "dagster", "dev", "-w", str(folder / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
         process = subprocess.Popen(command, cwd=folder, start_new_session=True)  # noqa: S603 - our own interpreter
+        threading.Thread(target=_announce, args=(process, f"http://127.0.0.1:{port}"), daemon=True).start()
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -64,6 +66,18 @@ def _dev(port: int) -> int:
         finally:
             services.stop(process)
             services.forget_daemon()
+
+
+def _announce(process: subprocess.Popen[bytes], address: str) -> None:
+    """Say where the UI is, once it answers: it takes a while, and writes much meanwhile."""
+    while process.poll() is None:
+        try:
+            requests.get(f"{address}/server_info", timeout=2).raise_for_status()
+        except requests.RequestException:
+            time.sleep(0.5)
+        else:
+            _say(f"open {address}/assets and press Materialize; Ctrl-C ends")
+            return
 
 
 def _check_free(port: int) -> None:
