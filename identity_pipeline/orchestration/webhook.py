@@ -1,4 +1,4 @@
-"""Runs that failed for good, told to a webhook: for a chat, a pager, an incident tool."""
+"""Runs that failed for good, posted to a webhook: a chat, a pager, an incident tool."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ RETRY_BUDGET, ATTEMPTS, DEADLINE = 20.0, 3, 10.0
     description="Posts each run that failed, and is not started again, to the webhook of IDENTITY_FAILURE_WEBHOOK.",
 )
 def failed_runs(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-    """Tells of the failure in the words of its message, which hold no secret and nothing of a person."""
+    """Posts the failure in the words of its message, which hold no secret and nothing of a person."""
     run = context.dagster_run
     if not is_ours(run):
         return dg.SkipReason("not a run of this project")

@@ -21,7 +21,7 @@ def test_a_database_that_is_migrated_has_status_0(identity_env: Path):
     assert line["schema"] == line["needed"]
 
 
-def test_a_database_without_schema_is_told_and_migrated(identity_env: Path, database_url: str):
+def test_a_database_without_schema_is_reported_and_migrated(identity_env: Path, database_url: str):
     with psycopg.connect(database_url) as connection:
         connection.execute("drop schema identity cascade")
     before = run("db", "status")

@@ -34,7 +34,7 @@ def test_a_name_and_a_number_choose(identity_env: Path, database_url: str):
     assert len(rows("loads", "-n", "1")) == 1
 
 
-def test_why_a_load_failed_is_told_on_standard_error(identity_env: Path, database_url: str):
+def test_why_a_load_failed_is_printed_on_standard_error(identity_env: Path, database_url: str):
     failed = ledger.open_load(database_url, "crm", "postgres_identity", "run-1")
     ledger.fail(database_url, failed, "credential", "crm: the password was refused")
     assert rows("loads")[0]["error_code"] == "credential"

@@ -32,7 +32,7 @@ def test_a_look_costs_neither_dagster_nor_pandas(arguments: list[str], identity_
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
 
 
-def test_the_version_is_told():
+def test_the_version_is_printed():
     assert __version__ in run("--version").stdout
 
 

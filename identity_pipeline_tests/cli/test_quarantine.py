@@ -62,7 +62,7 @@ def test_show_has_every_raw_field_with_control_characters_escaped(url: str):
     }  # fmt: skip
 
 
-def test_a_number_that_is_not_there_is_told(url: str):
+def test_a_number_that_is_not_there_is_reported(url: str):
     for action in ("show", "discard", "replay"):
         done = run("quarantine", action, "4711")
         assert done.exit_code == 1

@@ -106,7 +106,7 @@ def test_a_variable_that_is_not_set_is_named_with_its_setting(hubspot: HubSpotAP
         assert "config.access_token" in done.stderr
 
 
-def test_a_source_that_is_not_declared_is_told(sources: Path):
+def test_a_source_that_is_not_declared_is_reported(sources: Path):
     assert run("sources", "check", "nobody").exit_code == 1
 
 

@@ -104,7 +104,7 @@ def problems(folder: Path, text: str) -> list[str]:
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place_and_the_other_source_loads(tmp_path: Path, line: str, instead: str, said: str):
+def test_an_error_names_its_place_and_the_other_source_loads(tmp_path: Path, line: str, instead: str, said: str):
     head, found, tail = FILE.rpartition(f"{line}\n")
     assert found
     (tmp_path / "good.yml").write_text(GOOD)
@@ -133,7 +133,7 @@ def test_what_is_wrong_is_told_with_its_place_and_the_other_source_loads(tmp_pat
         ("sources: [*x]", "broken.yaml:1: is not YAML: found undefined alias"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_and_the_others_load(tmp_path: Path, text: str, said: str):
+def test_a_file_that_cannot_be_read_is_reported_and_the_others_load(tmp_path: Path, text: str, said: str):
     (tmp_path / "good.yml").write_text(GOOD)
     found = problems(tmp_path, text)
     assert len(found) == 1
@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_load(tmp_path: Path, 
     assert list(load(tmp_path).sources) == ["crm"]
 
 
-def test_a_file_that_is_not_text_is_told(tmp_path: Path):
+def test_a_file_that_is_not_text_is_reported(tmp_path: Path):
     (tmp_path / "broken.yaml").write_bytes(b"sources: \xff\xfe")
     assert str(load(tmp_path).problems[0]).startswith("broken.yaml:1: cannot be read (UnicodeDecodeError)")
 
@@ -177,7 +177,7 @@ def test_an_empty_file_an_empty_folder_and_none_are_no_problem(tmp_path: Path):
     assert (load(tmp_path / "nowhere").sources, load(tmp_path / "nowhere").problems) == ({}, [])
 
 
-def test_a_problem_is_told_to_who_asks_for_its_source(tmp_path: Path):
+def test_asking_for_a_broken_source_reports_its_problem(tmp_path: Path):
     problems(tmp_path, GOOD.replace("table: people", "table: []"))
     with pytest.raises(ConfigurationError, match=r"broken.yaml:6: crm: config.table: "):
         load(tmp_path).source("crm")

@@ -106,7 +106,7 @@ def test_an_error_that_quotes_a_secret_leaves_without_it(crm):
         raise CredentialError("refused Abcdef")
 
 
-def test_a_run_that_brings_other_settings_is_told_by_their_names(crm):
+def test_settings_that_a_run_changed_are_named(crm):
     ours = crm().resource()
     assert differing(ours, crm().resource()) == []
     assert differing(ours, crm(place="Elsewhere", token={"env": "OTHER"}).resource()) == ["token", "place"]

@@ -16,7 +16,7 @@ def _declare(folder: Path, *names: str, more: str = "") -> None:
 
 
 @pytest.mark.parametrize("name", ["input", "context", "class", "ingest", "io_manager", "normalise_records", "crm__read", "crm__commit"])
-def test_a_name_that_is_taken_is_told_and_the_others_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+def test_a_name_that_is_taken_is_refused_and_the_others_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.setenv("IDENTITY_SOURCES", str(tmp_path))
     _declare(tmp_path, name, "crm")
     [problem] = load(tmp_path).problems
@@ -33,7 +33,7 @@ def test_every_other_name_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     dg.Definitions.validate_loadable(assets.definitions())
 
 
-def test_a_second_list_of_sources_in_a_file_is_told(tmp_path: Path):
+def test_a_second_list_of_sources_in_a_file_is_refused(tmp_path: Path):
     _declare(tmp_path, "first", "second")
     with (tmp_path / "all.yaml").open("a") as file:
         file.write("sources:\n" + ENTRY.format("third"))
@@ -43,7 +43,7 @@ def test_a_second_list_of_sources_in_a_file_is_told(tmp_path: Path):
 
 
 @pytest.mark.parametrize("given", ["", "null", "3", "'TWO WORDS'", "A=B", "[A]"])
-def test_a_variable_that_cannot_be_one_is_told(tmp_path: Path, given: str):
+def test_a_variable_that_cannot_be_one_is_refused(tmp_path: Path, given: str):
     (tmp_path / "all.yaml").write_text(f"sources:\n  - name: a\n    source_type: csv_url\n    config: {{url: {{env: {given}}}}}\n")
     [problem] = load(tmp_path).problems
     assert problem.message.startswith("config.url: {env: NAME} takes the name of an environment variable")

@@ -1,4 +1,4 @@
-"""Failed runs are told to a webhook."""
+"""Failed runs are posted to a webhook."""
 
 import json
 import threading
@@ -79,7 +79,7 @@ def failed_run(world: World) -> str:
     return world.load().run_id
 
 
-def test_a_run_that_failed_is_told_with_its_code_and_what_to_do(world: World, hook: Hook):
+def test_a_run_that_failed_is_posted_with_its_code_and_what_to_do(world: World, hook: Hook):
     run_id = failed_run(world)
     assert tell(world, hook, run_id) is None
     [body] = hook.taken
@@ -88,7 +88,7 @@ def test_a_run_that_failed_is_told_with_its_code_and_what_to_do(world: World, ho
     assert "people_gone" in body["message"]
 
 
-def test_what_is_started_again_or_is_not_ours_is_not_told(world: World, hook: Hook):
+def test_what_is_started_again_or_is_not_ours_is_not_posted(world: World, hook: Hook):
     assert isinstance(tell(world, hook, failed_run(world), **{WILL_RETRY_TAG: "true"}), dg.SkipReason)
     with world.entered() as instance:
         other = dg.job(name="another")(lambda: None).execute_in_process(instance=instance)
@@ -97,7 +97,7 @@ def test_what_is_started_again_or_is_not_ours_is_not_told(world: World, hook: Ho
     assert hook.asked == 0
 
 
-def test_a_run_whose_process_died_is_told_too(world: World, hook: Hook):
+def test_a_run_whose_process_died_is_posted_too(world: World, hook: Hook):
     world.load_and_die("landed")
     tell(world, hook, world.close_runs(), **{WILL_RETRY_TAG: "false"})
     assert hook.taken[0]["message"] == "its process ended without saying why"

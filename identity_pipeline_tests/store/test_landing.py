@@ -109,7 +109,7 @@ def test_a_read_that_fails_leaves_nothing(landing: Landing, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("rows", [1, 20_000])
-def test_a_full_disk_is_told_with_what_to_do_and_leaves_nothing(landing: Landing, rows: int):
+def test_a_full_disk_is_reported_with_what_to_do_and_leaves_nothing(landing: Landing, rows: int):
     """Whether it is full in the middle or when the last file is written."""
     with no_file_larger_than(200), pytest.raises(TargetUnavailable, match=r"crm: landing at .* failed .* free space") as full:
         land(landing, *(batch(*range(start, start + rows)) for start in range(0, rows * 2, rows)))
@@ -118,7 +118,7 @@ def test_a_full_disk_is_told_with_what_to_do_and_leaves_nothing(landing: Landing
     assert sizes(land(landing, batch(1))) == [1]
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path):
+def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(TargetUnavailable, match="make it writable"):
         land(Landing(str(tmp_path / "file" / "landing")), batch(1))
