@@ -111,6 +111,23 @@ def block(start: int, n: int, changed: float = 0.0) -> pa.Table:
     return pa.table(dict(zip(COLUMNS, values, strict=True)))
 
 
+def shuffled(path: Path, original: Path) -> Path:
+    """Write the contacts of another file in random order, every hundredth twice, with notes that do not compress."""
+    if not path.exists():
+        dice = np.random.default_rng(11)
+        texts = pacsv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()))
+        table = pacsv.read_csv(original, parse_options=pacsv.ParseOptions(newlines_in_values=True), convert_options=texts)
+        noise = dice.integers(33, 127, (table.num_rows, 60), np.uint8)
+        notes = pa.array([row.tobytes().decode() for row in noise])
+        table = table.set_column(COLUMNS.index("notes"), "notes", notes)
+        places = np.concatenate([np.arange(table.num_rows), np.arange(0, table.num_rows, 100)])
+        dice.shuffle(places)
+        part = path.with_suffix(".part")
+        pacsv.write_csv(table.take(pa.array(places)), part, pacsv.WriteOptions(quoting_style="needed"))
+        part.rename(path)
+    return path
+
+
 def write(path: Path, rows: int, changed: float = 0.0) -> Path:
     """Write the CSV; header first, ids ascending."""
     if not path.exists():

@@ -243,7 +243,7 @@ class _Parse:
     def _is_spaced(self) -> bool:
         """True if quotes stand apart from their delimiters (``1, "Lee, Ann"``), and most of such records are well-formed so."""
         quote, sign, mark = self._dialect.quote, re.escape(self._delimiter), re.escape(self._dialect.quote)
-        if not quote or self._delimiter == " ":
+        if not quote or self._delimiter == " " or not re.search(rf"{sign} +{mark}", self._sample):
             return False
         # what stands inside an ordinary quoted cell says nothing: ``, ", "``
         outside = re.sub(rf"(\A|[\r\n]|{sign}){mark}(?:[^{mark}]|{mark}{mark})*+{mark}", r"\1", self._sample)
