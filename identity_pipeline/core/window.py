@@ -25,9 +25,10 @@ class ReadContext:
     where it says so. ``fields`` are the fields that the source says it has, empty where it does not say.
     ``source_maximum`` is the largest cursor value it holds (canonical text), asked
     for where nothing lay at or above the lower bound: the mark was too high. ``state`` is what the
-    source hands out to continue from: kept with the mark, never shown. ``asked_below`` says that the
-    source was asked for records below the lower bound too, such as those committed late: they are no
-    surplus to be filtered out. ``sleep`` is how readers wait, for a limit or before a retry.
+    source hands out to continue from, that of the load before until a reader has a new one: kept with
+    the mark, never shown. ``asked_below`` says that the source was asked for records below the lower
+    bound too, such as those committed late: they are no surplus to be filtered out. ``sleep`` is how
+    readers wait, for a limit or before a retry.
     """
 
     requests: int = 0

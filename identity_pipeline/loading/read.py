@@ -60,15 +60,16 @@ class _Reading:
             window = self._window(start, lower=behind.lower)
         except ContractBroken as error:
             self.log(f"load {load.load_id}: reading once more from the start: {self.redactor.redact(str(error))}")
-            window = self._window(start)
+            window = self._window(start, again=True)
         return self._land_once(load, start, window, again=True)
 
-    def _window(self, start: Start, lower: str | None = None) -> Window:
+    def _window(self, start: Start, lower: str | None = None, *, again: bool = False) -> Window:
         stored, options, spec = self.stored, self.options, self.spec
+        state = None if again else start.state  # which may be what the source does not accept any more
         same_rules = stored.mapping == fingerprint(spec) and not options.full_refresh
         return Window(
             spec.cursor, lower or start.lower, options.full_refresh, options.objects, options.limit,
-            stored.files if same_rules else {}, start.state, ReadContext(log=self.log, warnings=list(self.warnings)),
+            stored.files if same_rules else {}, state, ReadContext(log=self.log, warnings=list(self.warnings), state=state),
         )  # fmt: skip
 
     def _land_once(self, load: Load, start: Start, window: Window, *, again: bool = False) -> ReadSummary:

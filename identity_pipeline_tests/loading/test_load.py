@@ -229,6 +229,33 @@ def test_state_is_dropped_where_it_would_leave_a_gap(source: Played, change: dic
     assert source.windows[-1].state is None
 
 
+def test_state_stays_until_a_reader_has_a_new_one(source: Played):
+    source.shows(table((1, "2026-01-01", "Ann")), state="delta-1")
+    source.load()
+    source.shows(table((1, "2026-01-01", "Ann")))
+    source.load()
+    source.load()
+    assert [window.state for window in source.windows] == [None, "delta-1", "delta-1"]
+
+
+def test_state_that_the_source_does_not_accept_any_more_costs_a_second_read_without_it(source: Played):
+    source.shows(table((1, "2026-01-01", "Ann")), state="delta-1")
+    source.load()
+
+    def script(window: Window) -> Iterator[Batch]:
+        window.context.clock(NOON)
+        if window.state:
+            raise ContractBroken("the delta link has expired")
+        window.context.state = "delta-2"
+        yield table((2, "2026-01-02", "Bob"))
+
+    source.script = script
+    assert source.load()["inserted"] == 1
+    source.shows()
+    source.load()
+    assert source.windows[-1].state == "delta-2"
+
+
 def test_a_run_that_reads_only_a_part_stores_no_state(source: Played):
     source.shows(table((1, "2026-01-01", "Ann")), state="delta-1")
     source.load()

@@ -93,11 +93,14 @@ class Client:
     def __post_init__(self) -> None:
         guard.check_url(self.base_url, "base_url")
 
-    def pages(self, request: Request, paginator: Paginator, total: Total | None = None, state: str = "") -> Iterator[Response]:
+    def pages(
+        self, request: Request, paginator: Paginator, total: Total | None = None, state: str = "", *, resumed: bool = False
+    ) -> Iterator[Response]:
         """The responses from ``request`` on, as long as ``paginator`` names a next one.
 
         With ``total`` they have to hold as many records as the first one says there are. What stands at
-        ``state`` of the last one is where the next load is to go on: it is kept beside the mark.
+        ``state`` of the last one that has it is where the next load is to go on: it is kept beside the mark.
+        ``resumed`` says that ``request`` carries such a state: its refusal is no fault of the settings.
 
         Raises:
             ContractBroken: the source leads back to a page that was read before, no longer accepts
@@ -108,7 +111,7 @@ class Client:
         following: Request | None = request
         read, expected = 0, None
         while following is not None:
-            response = self._page(following, onward=bool(seen))
+            response = self._page(following, onward=resumed or bool(seen))
             for asked in (following, response.request):  # two if a smaller page was asked for
                 seen[_identity(asked)] = None
             if len(seen) > _REMEMBERED:
@@ -121,7 +124,7 @@ class Client:
             yield response
             if following is not None and _identity(following) in seen:
                 raise ContractBroken(f"{response.tried} names as next page one that was read already, in a circle: {REPORT}")
-            if following is None and state and isinstance(held := response.at(state), str):
+            if state and isinstance(held := response.at(state), str):
                 self.context.state = held
         if total and expected is not None:
             self._reached(request, total, expected, read)
@@ -138,7 +141,8 @@ class Client:
             expected = min(expected, response.number(total.at))
             if read < expected:
                 raise ContractBroken(f"{response.tried} says that there are {expected:,} records, but its pages held {read:,}: {REPORT}")
-        self.context.source_count = (self.context.source_count or 0) + expected
+        if not total.indexed:
+            self.context.source_count = (self.context.source_count or 0) + expected
 
     def lookup(self, page: Response, records: str, batch: Request, lift: str = "", key: str = "id") -> list[Record]:
         """What ``page`` lists at ``records``, each as the answer to ``batch`` holds it there, whole and of one moment.

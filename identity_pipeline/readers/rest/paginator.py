@@ -26,11 +26,13 @@ class Paginator(Protocol):
 class Total:
     """Where a response says how many records there are in all, and where it holds its own: ``Total("total", "results")``.
 
-    That of the first page is the number of the whole: a later page may say how many are left.
+    That of the first page is the number of the whole: a later page may say how many are left. ``indexed``
+    says that it counts what a search index has at the moment: that proves no record to be gone.
     """
 
     at: str
     records: str
+    indexed: bool = False
 
 
 @dataclass(frozen=True)
