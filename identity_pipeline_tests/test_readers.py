@@ -2,7 +2,17 @@
 
 from identity_pipeline.connectors import SOURCE_TYPES, connectors
 
-STANDING = {"csv_url", "hubspot_contacts", "intercom_contacts", "klaviyo_profiles", "mailchimp_members", "postgres_identity", "stripe_customers", "zendesk_users"}
+STANDING = {
+    "airtable_records",
+    "csv_url",
+    "hubspot_contacts",
+    "intercom_contacts",
+    "klaviyo_profiles",
+    "mailchimp_members",
+    "postgres_identity",
+    "stripe_customers",
+    "zendesk_users",
+}
 
 
 def test_all_phase1_connectors_registered() -> None:

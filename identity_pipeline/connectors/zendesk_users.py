@@ -112,7 +112,7 @@ class ZendeskUsers(RestConnector):
             {"per_page": 1000, "include": "organizations", **since},
             size="query.per_page",
         )
-        for page in client.pages(request, EXPORT, state="after_cursor"):
+        for page in client.pages(request, EXPORT, state="after_cursor", resumed=bool(window.state)):
             yield self._people(client, page)
 
     def _people(self, client: rest.Client, page: rest.Response) -> list[rest.Record]:
