@@ -10,6 +10,7 @@ STANDING = {
     "klaviyo_profiles",
     "mailchimp_members",
     "postgres_identity",
+    "shopify_customers",
     "stripe_customers",
     "zendesk_users",
 }

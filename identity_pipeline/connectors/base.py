@@ -252,7 +252,7 @@ class RestConnector(Connector):
     group: ClassVar[str] = "api"
     errors: ClassVar[rest.ErrorBody] = rest.ErrorBody(())
     interval: ClassVar[float] = 0.0
-    limits: ClassVar[tuple[rest.RateHeaders, ...]] = ()
+    limits: ClassVar[tuple[rest.Limit, ...]] = ()
     base_url: str
 
     def address(self) -> str:

@@ -13,7 +13,7 @@ from identity_pipeline.readers.rest.auth import ApiKeyAuth, Auth, BasicAuth, Bea
 from identity_pipeline.readers.rest.client import RETRY_BUDGET, Client
 from identity_pipeline.readers.rest.error import GIVE_UP, ErrorBody, VendorError
 from identity_pipeline.readers.rest.grant import ClientCredentials
-from identity_pipeline.readers.rest.limit import RateHeaders
+from identity_pipeline.readers.rest.limit import CostBudget, Limit, RateHeaders
 from identity_pipeline.readers.rest.message import ITEM, Request, Response, fits
 from identity_pipeline.readers.rest.paginator import (
     CursorPaginator,
@@ -25,7 +25,7 @@ from identity_pipeline.readers.rest.paginator import (
     Total,
 )
 from identity_pipeline.readers.rest.probe import check
-from identity_pipeline.readers.rest.record import Pages, Record, batches, filtered
+from identity_pipeline.readers.rest.record import Pages, Record, batches, filtered, folded
 
 __all__ = [
     "GIVE_UP",
@@ -37,9 +37,11 @@ __all__ = [
     "BearerAuth",
     "Client",
     "ClientCredentials",
+    "CostBudget",
     "CursorPaginator",
     "ErrorBody",
     "KeysetPaginator",
+    "Limit",
     "LinkPaginator",
     "OffsetPaginator",
     "Pages",
@@ -55,4 +57,5 @@ __all__ = [
     "check",
     "filtered",
     "fits",
+    "folded",
 ]

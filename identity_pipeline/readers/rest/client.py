@@ -26,7 +26,7 @@ from identity_pipeline.readers.http.retry import Retry, Transient
 from identity_pipeline.readers.http.session import session
 from identity_pipeline.readers.rest.auth import Auth
 from identity_pipeline.readers.rest.error import ErrorBody, VendorError, describe
-from identity_pipeline.readers.rest.limit import RateHeaders, longest
+from identity_pipeline.readers.rest.limit import Limit, longest
 from identity_pipeline.readers.rest.message import REPORT, Request, Response
 from identity_pipeline.readers.rest.paginator import Paginator, Total
 from identity_pipeline.readers.rest.record import Record
@@ -66,7 +66,7 @@ class Client:
     """Asks one HTTP API for JSON.
 
     ``errors`` reads a response, of status 200 too, and says what is wrong with it. ``interval`` is
-    the least time between two requests, ``limits`` are headers that say what is left of a limit. One
+    the least time between two requests, ``limits`` are where an answer says what is left of a limit. One
     response may take ``deadline`` seconds and hold ``max_bytes`` unpacked. A request that fails for a
     passing reason is sent up to ``attempts`` times; failed exchanges and waits take ``retry_budget``
     seconds at most.
@@ -81,7 +81,7 @@ class Client:
     errors: ErrorBody = field(default_factory=ErrorBody)
     headers: Mapping[str, str] = field(default_factory=dict)
     interval: float = 0.0
-    limits: tuple[RateHeaders, ...] = ()
+    limits: tuple[Limit, ...] = ()
     retry_budget: float = RETRY_BUDGET
     attempts: int = 8
     deadline: float = 120.0
@@ -258,7 +258,7 @@ class Client:
             response = Response(request, call.tried, answered.status_code, answered.headers, self._parsed(call, answered))
         found = self.errors(response)
         if found is None and response.status < 300:
-            if 0 < (pause := longest(self.limits, response.headers) or 0) <= self.retry_budget:
+            if 0 < (pause := longest(self.limits, response) or 0) <= self.retry_budget:
                 pace.rest(pause)
             return replace(response, code=self.errors.code_of(response))
         found = found or VendorError()
@@ -267,7 +267,7 @@ class Client:
             error = LimitExceeded
         if onward and error is SourceRejected:
             error, found = ContractBroken, replace(found, advice=found.advice or _LED_HERE)
-        wait = longest(self.limits, response.headers, refused=True) if error is RateLimited and found.wait is None else found.wait
+        wait = longest(self.limits, response, refused=True) if error is RateLimited and found.wait is None else found.wait
         raise refusal(error(describe(response, found, error)), response.headers, wait)
 
     def _parsed(self, call: Call, response: requests.Response) -> Any:

@@ -61,7 +61,8 @@ class ErrorBody:
     ``code`` and ``message`` are dotted paths, the first that leads to something counts (a list is
     read as its items). Of the message only what ``phrases``, a regular expression, finds is ever
     shown. ``known`` is a vendor's code → what we know of it; such a code is an error with status 200 too.
-    A status (``"402"``) stands there for a refusal whose code is not known.
+    A status (``"402"``) stands there for a refusal whose code is not known. What stands at ``failed`` of
+    a body with status 200 is an error, whatever its code: GraphQL answers a part beside it.
     Called with a response, it says what is wrong, or None.
     """
 
@@ -69,11 +70,12 @@ class ErrorBody:
     message: tuple[str, ...] = ()
     known: Mapping[str, VendorError] = field(default_factory=dict)
     phrases: str = r"(?!)"
+    failed: str = ""
 
     def __call__(self, response: Response) -> VendorError | None:
         """What is wrong with ``response``, None if nothing that a code says."""
         code = self.code_of(response)
-        if response.status < 300 and code not in self.known:
+        if response.status < 300 and code not in self.known and not (self.failed and response.at(self.failed)):
             return None
         said = (found[0] for found in re.finditer(self.phrases, _first(response, self.message)))
         known = self.known.get(code) or self.known.get(str(response.status), VendorError())

@@ -40,6 +40,21 @@ def _older(page: Sequence[Record], window: Window) -> int:
     return pc.sum(pc.less(values, bound)).as_py() or 0 if bound is not None else 0
 
 
+def folded(record: Record, name: str, keys: Sequence[str], value: str) -> bool:
+    """Make of the GraphQL connection ``name`` of ``record`` one object: ``value`` of each node under its ``keys``, joined by dots.
+
+    True if the connection has more nodes. What is no connection stays as it is.
+    """
+    held = record.get(name)
+    nodes = held.get("nodes") if isinstance(held, dict) else None
+    if not isinstance(held, dict) or not isinstance(nodes, list):
+        return False
+    found = [node for node in nodes if isinstance(node, dict)]
+    record[name] = {".".join(str(node.get(key)) for key in keys): node.get(value) for node in found}
+    info = held.get("pageInfo")
+    return isinstance(info, dict) and info.get("hasNextPage") is True
+
+
 def batches(pages: Iterable[Sequence[Record]], window: Window) -> Iterator[pa.Table]:
     """The records of ``pages`` as tables of text of some 5,000 rows, fewer where records are wide.
 
