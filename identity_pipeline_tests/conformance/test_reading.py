@@ -299,7 +299,7 @@ def test_a_nul_becomes_a_visible_escape_and_the_record_is_marked(loader: Loader)
     loader.show(Contact("1", minute(1), note="a\x00b"), Contact("2", minute(1), note="ab"))
     loader.load()
     assert notes(loader) == {"1": "a\\u0000b", "2": "ab"}
-    assert loader.rows()["1"]["raw"][SANITISED] == loader.harness.note
+    assert loader.harness.note in loader.rows()["1"]["raw"][SANITISED].split(",")
 
 
 @pytest.mark.needs("surrogate")
@@ -307,7 +307,7 @@ def test_a_lone_surrogate_becomes_a_visible_escape_and_the_record_is_marked(load
     loader.show(Contact("1", minute(1), note="a\ud83db"), Contact("2", minute(1), note="ab"))
     loader.load()
     assert notes(loader) == {"1": "a\\ud83db", "2": "ab"}
-    assert loader.rows()["1"]["raw"][SANITISED] == loader.harness.note
+    assert loader.harness.note in loader.rows()["1"]["raw"][SANITISED].split(",")
 
 
 @pytest.mark.needs("megabyte")

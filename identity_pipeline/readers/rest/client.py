@@ -94,13 +94,21 @@ class Client:
         guard.check_url(self.base_url, "base_url")
 
     def pages(
-        self, request: Request, paginator: Paginator, total: Total | None = None, state: str = "", *, resumed: bool = False
+        self,
+        request: Request,
+        paginator: Paginator,
+        total: Total | None = None,
+        state: str = "",
+        *,
+        resumed: bool = False,
+        without: str = "",
     ) -> Iterator[Response]:
         """The responses from ``request`` on, as long as ``paginator`` names a next one.
 
         With ``total`` they have to hold as many records as the first one says there are. What stands at
         ``state`` of the last one that has it is where the next load is to go on: it is kept beside the mark.
-        ``resumed`` says that ``request`` carries such a state: its refusal is no fault of the settings.
+        ``resumed`` says that ``request`` carries such a state: its refusal is no fault of the settings. With ``without``
+        there may be no such pages: the refusal of the first one is a warning then, which begins so.
 
         Raises:
             ContractBroken: the source leads back to a page that was read before, no longer accepts
@@ -111,7 +119,13 @@ class Client:
         following: Request | None = request
         read, expected = 0, None
         while following is not None:
-            response = self._page(following, onward=resumed or bool(seen))
+            try:
+                response = self._page(following, onward=resumed or bool(seen))
+            except (PermissionDenied, SourceRejected) as error:
+                if not without or seen:
+                    raise
+                self.context.warn(f"{without}: {error}")
+                return
             for asked in (following, response.request):  # two if a smaller page was asked for
                 seen[_identity(asked)] = None
             if len(seen) > _REMEMBERED:
@@ -203,14 +217,14 @@ class Client:
         return self._send(request, onward=False)
 
     def optional(self, request: Request, without: str) -> Response | None:
-        """The response to ``request``, or None where the credential may not have it: then ``without`` is a warning, with what is missing.
+        """The response to ``request``, or None where the source does not give it to us: then ``without`` is a warning, with the reason.
 
         Raises:
-            PipelineError: as :meth:`send`, but for the missing permission.
+            PipelineError: as :meth:`send`, but for a missing permission or a refusal.
         """
         try:
             return self.send(request)
-        except PermissionDenied as error:
+        except (PermissionDenied, SourceRejected) as error:
             self.context.warn(f"{without}: {error}")
             return None
 
