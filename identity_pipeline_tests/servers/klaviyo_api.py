@@ -13,6 +13,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any
 
 from identity_pipeline.demo.vendor_api import Asked, Refusal, VendorAPI
@@ -136,7 +137,12 @@ def _quoted(text: str) -> str:
 
 
 def _time(held: Profile, name: str) -> datetime:
-    return datetime.fromisoformat(held["attributes"][name]).astimezone(UTC)
+    return _instant(held["attributes"][name])
+
+
+@lru_cache(100_000)
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _key(held: Profile, by: str) -> tuple[str, str]:

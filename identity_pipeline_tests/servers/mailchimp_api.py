@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from identity_pipeline.demo.vendor_api import Asked, Refusal, VendorAPI
@@ -103,6 +104,7 @@ class MailchimpAPI(VendorAPI):
         return {name: found[int(offset) : int(offset) + size], "total_items": len(found)}
 
 
+@lru_cache(100_000)
 def _time(text: str) -> datetime | None:
     try:
         return datetime.fromisoformat(text).astimezone(UTC).replace(microsecond=0)

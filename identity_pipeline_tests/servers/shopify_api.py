@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from graphql import (
@@ -132,9 +132,9 @@ class ShopifyAPI(VendorAPI):
     def _query(self, body: Mapping[str, Any]) -> dict[str, Any]:
         if not body.get("query"):
             raise Refusal(400, {"errors": {"query": "Required parameter missing or invalid"}})
-        document = parse(body["query"])
-        if faults := validate(SCHEMA, document):
-            return {"errors": [{"message": str(fault), "extensions": {"code": "undefinedField"}} for fault in faults]}
+        document, faults = _read(body["query"])
+        if faults:
+            return {"errors": [{"message": fault, "extensions": {"code": "undefinedField"}} for fault in faults]}
         if self.shop == "closed":
             return _errors("The shop is inactive", "SHOP_INACTIVE")
         variables = body.get("variables") or {}
@@ -208,6 +208,7 @@ class ShopifyAPI(VendorAPI):
         return tests
 
 
+@lru_cache(100_000)
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC).replace(microsecond=0)
 
@@ -215,6 +216,12 @@ def _time(text: str) -> datetime:
 def _errors(message: str, code: str, **more: Any) -> dict[str, Any]:
     extensions = {"code": code, "documentation": "https://shopify.dev/api/usage/response-codes", **more}
     return {"errors": [{"message": message, "locations": [{"line": 2, "column": 3}], "path": ["customers"], "extensions": extensions}]}
+
+
+@cache
+def _read(query: str) -> tuple[DocumentNode, list[str]]:
+    document = parse(query)
+    return document, [str(fault) for fault in validate(SCHEMA, document)]
 
 
 @cache

@@ -48,7 +48,8 @@ class StripeCustomersHarness(Harness):
         for c in contacts:
             assert c.at is not None
             if c.deleted:
-                self.api.delete(self.external_id(c.id), c.at)
+                if c.id in self.held:
+                    self.api.delete(self.external_id(c.id), c.at)
             elif self.held.get(c.id) != c:
                 self.api.put(
                     self.external_id(c.id),
