@@ -31,7 +31,6 @@ EXPORT = rest.CursorPaginator(
     instead_of="query.start_time",
 )
 ERASED = "Permanently Deleted User"
-STAFF = ("agent", "admin")
 
 
 class ZendeskUsers(RestConnector):
@@ -61,6 +60,7 @@ class ZendeskUsers(RestConnector):
     base_url: str = setting("Address of the API. Empty: https://SUBDOMAIN.zendesk.com", default="")
 
     interval = 6.0
+    limits = (rest.RateHeaders("ratelimit-remaining", "ratelimit-reset"),)
     retiring: ClassVar = {
         "email": ("API tokens", "2027-04-30", "use an OAuth client, by client_id and its secret")
     }
@@ -116,7 +116,11 @@ class ZendeskUsers(RestConnector):
             yield self._people(client, page)
 
     def _people(self, client: rest.Client, page: rest.Response) -> list[rest.Record]:
-        people = [u for u in page.records("users") if self.agents or u.get("role") not in STAFF]
+        people = [
+            user
+            for user in page.records("users")
+            if self.agents or user.get("role") not in ("agent", "admin")
+        ]
         organizations = page.keyed("organizations", "id")
         many = rest.Request("/api/v2/users/show_many", {"include": "identities"}, interval=0.31)
         ids = [str(user["id"]) for user in people if self.identities and "id" in user]

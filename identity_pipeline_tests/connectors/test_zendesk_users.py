@@ -14,6 +14,7 @@ from identity_pipeline.connectors.zendesk_users import ZendeskUsers
 from identity_pipeline.core.errors import ContractBroken, CredentialError, PermissionDenied, SourceRejected
 from identity_pipeline.core.fieldmap import GONE
 from identity_pipeline.core.text import table_of
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.vendor_api import serve
 from identity_pipeline.normalise import canonicalise
 from identity_pipeline_tests.connectors import reading
@@ -109,6 +110,21 @@ def test_a_load_that_breaks_off_leaves_no_place_to_go_on_from(zendesk):
     assert len(next(pages)) == 2
     pages.close()
     assert window.context.state is None
+
+
+def test_a_place_that_is_not_accepted_any_more_is_no_fault_of_the_settings(zendesk):
+    with FaultProxy(zendesk.url) as proxy, pytest.raises(ContractBroken):  # the load then reads once more, from the mark
+        read(account(proxy.plan([status(422, {"error": "InvalidCursor"})]).url), AT, state="gone")
+
+
+def test_what_is_left_of_the_accounts_limit_is_heeded(zendesk):
+    zendesk.page_size = 1
+    zendesk.headers |= {"ratelimit-limit": "700", "ratelimit-remaining": "0", "ratelimit-reset": "41"}
+    for n in (1, 2):
+        zendesk.put(user(n, AT))
+    naps: list[float] = []
+    list(account(zendesk.url).read(Window(context=ReadContext(sleep=naps.append))))
+    assert 40 < max(naps) <= 41
 
 
 def test_what_changed_within_the_last_minute_comes_with_a_later_load(zendesk):

@@ -144,7 +144,7 @@ def member(contact_id: str, changed: str, email: str = "", **fields: Any) -> Mem
         "status": "subscribed",
         "consents_to_one_to_one_messaging": True,
         "sms_phone_number": "",
-        "sms_subscription_status": "",
+        "sms_subscription_status": "nonsubscribed",
         "sms_subscription_last_updated": "",
         "merge_fields": {"FNAME": "", "LNAME": "", "ADDRESS": "", "PHONE": ""},
         "interests": {},

@@ -1,5 +1,6 @@
 """Access tokens that a vendor hands out for a client's id and secret (OAuth 2, RFC 6749, section 4.4)."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,8 +66,10 @@ class ClientCredentials:
         if not isinstance(token, str) or not token:
             raise response.broken("a token at 'access_token'")
         self.client_secret.learn(token)
-        lives = response.at("expires_in")
-        self._until = time.monotonic() + (lives - _EARLY if isinstance(lives, int | float) else float("inf"))
+        try:
+            self._until = time.monotonic() + float(response.at("expires_in")) - _EARLY
+        except (TypeError, ValueError):  # it does not say: until it is refused
+            self._until = math.inf
         self._held = token
         return token
 
