@@ -8,6 +8,7 @@ its vendor's.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import cache
 from typing import Any, ClassVar
 
 import dagster as dg
@@ -206,6 +207,7 @@ class Connector(dg.ConfigurableResource):
         return cls.__module__.rpartition(".")[2]
 
     @classmethod
+    @cache
     def settings(cls) -> list[Setting]:
         """The settings, in the order of their declaration."""
         schema = cls.model_json_schema()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import date, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from identity_pipeline.connectors import connector
 from identity_pipeline.connectors.base import Connector, CursorColumn, Secret
@@ -69,6 +69,7 @@ class Source(BaseModel):
     max_age_hours: float | None = Field(
         default=None, gt=0, description="The source counts as stale when its last load is older; default twice the schedule's interval"
     )
+    _resource: Connector | None = PrivateAttr(default=None)
 
     @field_validator("name")
     @classmethod
@@ -206,6 +207,11 @@ class Source(BaseModel):
         Raises:
             ConfigurationError: a setting is missing, unknown, of the wrong type, or a literal secret.
         """
+        if self._resource is None:
+            self._resource = self._declared()
+        return self._resource
+
+    def _declared(self) -> Connector:
         cls, known = self.connector, {each.name: each for each in self.connector.settings()}
         if unknown := sorted(set(self.config) - set(known)):
             raise ConfigurationError(f"config.{unknown[0]}: is not a setting of {self.source_type}; known are {', '.join(known)}")

@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 import dagster as dg
@@ -161,13 +161,13 @@ def _executor() -> dg.ExecutorDefinition:
     raise ConfigurationError(f"IDENTITY_EXECUTOR: {wanted!r} is not built yet; known are in_process and multiprocess")
 
 
-def definitions() -> dg.Definitions:
-    """Everything that the code location holds. A broken source is logged and left out."""
+def definitions(only: Collection[str] | None = None) -> dg.Definitions:
+    """Everything that the code location holds, or what runs of ``only`` these sources need. A broken source is logged and left out."""
     declared = load(settings.sources_folder())
     log = logging.getLogger("identity_pipeline.sources")
     for problem in declared.problems:
         log.error("source not loaded: %s", problem)
-    sources = list(declared.sources.values())
+    sources = [source for source in declared.sources.values() if only is None or source.name in only]
     return dg.Definitions.merge(
         definitions_of(sources, _executor()),
         dg.Definitions(assets=[records(sources)] if sources else [], schedules=list(schedules(sources)), sensors=_sensors()),

@@ -1,11 +1,12 @@
-"""Runs without the queue: each in a process that is forked from this one, which has imported everything.
+"""Runs without the queue: in processes that are forked from this one, which has imported everything.
 
 They are runs of the job as any other: through Dagster's executor, under the source's lease, with events,
 logs and metadata where the UI shows them while they go. Dagster captures output and signals for a
-process as a whole, so each run has one of its own. No daemon starts a failed one again: the
+process as a whole, so a process has one run at a time. No daemon starts a failed one again: the
 person who asked for it is told.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -41,10 +42,18 @@ class How:
 
 
 @dataclass
-class _Running:
-    followed: Followed
+class _Worker:
+    """A process that executes one run after the other, and the run that it is at."""
+
     process: BaseProcess
-    messages: Connection
+    channel: Connection
+    followed: Followed | None = None
+
+    def give(self, followed: Followed) -> None:
+        """Have it execute a run."""
+        followed.message = "starting"
+        self.followed = followed
+        self.channel.send((followed.source_name, followed.run_id))
 
 
 def run_all(
@@ -61,100 +70,120 @@ def run_all(
     """
     with dg.DagsterInstance.get() as instance:  # makes Dagster's tables where there are none
         queue = instance.get_concurrency_config().run_queue_config
-    at_once = queue.max_concurrent_runs if queue else 1
-    waiting = deque((source, Followed(source.name, str(uuid.uuid4()), "NOT_STARTED", "waiting for its turn")) for source in sources)
-    everyone = [followed for _, followed in waiting]
-    running: list[_Running] = []
+    most = queue.max_concurrent_runs if queue and queue.max_concurrent_runs > 0 else len(sources)
+    everyone = [Followed(source.name, str(uuid.uuid4()), "NOT_STARTED", "waiting for its turn") for source in sources]
+    waiting = deque(everyone)
+    workers: list[_Worker] = []
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy every page
     try:
-        while waiting or running:
-            while waiting and (at_once < 1 or len(running) < at_once):
-                source, followed = waiting.popleft()
-                followed.message = "starting"
-                running.append(_start(source, followed, how))
+        while waiting or workers:
+            while waiting and len(workers) < most:
+                workers.append(_start(sources, how, [worker.channel for worker in workers]))
+                workers[-1].give(waiting.popleft())
             every(everyone)
-            for messages in wait([one.messages for one in running]):
-                one = next(each for each in running if each.messages is messages)
-                if not _listen(one, say):
-                    running.remove(one)
+            for channel in wait([worker.channel for worker in workers]):
+                worker = next(each for each in workers if each.channel is channel)
+                _listen(worker, say)
+                if worker.followed is None and waiting and worker.process.is_alive():
+                    worker.give(waiting.popleft())
+                elif worker.followed is None:
+                    worker.channel.close()
+                    worker.process.join()
+                    workers.remove(worker)
         every(everyone)
     except BaseException:
-        _cancel(running)
+        _cancel(workers)
         raise
+    finally:
+        gc.unfreeze()
     return everyone
 
 
-def _start(source: Source, followed: Followed, how: How) -> _Running:
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(
-        target=_run, args=(source, followed, how, theirs), name=f"load {source.name}", daemon=False
-    )
+def _start(sources: list[Source], how: How, others: list[Connection]) -> _Worker:
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=_work, args=(sources, how, theirs, [*others, ours]))
     sys.stdout.flush()
     sys.stderr.flush()
     process.start()
     theirs.close()
-    return _Running(followed, process, ours)
+    return _Worker(process, ours)
 
 
-def _listen(one: _Running, say: Callable[[str, str], None]) -> bool:
-    """Take in what a run's process says next. False when it has ended."""
-    with suppress(EOFError):
-        message, heard = one.messages.recv()
-        vars(one.followed).update(vars(heard))
+def _listen(worker: _Worker, say: Callable[[str, str], None]) -> None:
+    """Take in what a worker says next of its run. It is at none when that has ended."""
+    followed = worker.followed
+    assert followed is not None  # noqa: S101 - one that is at no run says nothing
+    try:
+        message, heard = worker.channel.recv()
+    except (EOFError, OSError):
+        worker.process.join()
+        followed.error, followed.retryable = _died(worker.process.exitcode or 0, followed.run_id), True
+        followed.end(dg.DagsterRunStatus.FAILURE)
+    else:
+        vars(followed).update(vars(heard))
         if message:
-            say(one.followed.source_name, message)
-        return True
-    one.messages.close()
-    one.process.join()
-    if not one.followed.done:
-        one.followed.error = _died(one)
-        one.followed.retryable = True
-        one.followed.end(dg.DagsterRunStatus.FAILURE)
-    return False
+            say(followed.source_name, message)
+    if followed.done:
+        worker.followed = None
 
 
-def _died(one: _Running) -> str:
-    code = one.process.exitcode or 0
+def _died(code: int, run_id: str) -> str:
     how = f"by signal {-code}" if code < 0 else f"with status {code}"
-    message = f"the process of run {one.followed.run_id} ended {how} before its load did: nothing half done stays; run it again"
+    message = f"the process of run {run_id} ended {how} before its load did: nothing half done stays; run it again"
     with dg.DagsterInstance.get() as instance:
-        run = instance.get_run_by_id(one.followed.run_id)
+        run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             instance.report_run_failed(run, message)
     return message
 
 
-def _cancel(running: list[_Running]) -> None:
+def _cancel(workers: list[_Worker]) -> None:
     """End the runs as the UI's Terminate does. Their loads are closed as failed, the marks stay."""
-    if not running:
+    if not workers:
         return
     with dg.DagsterInstance.get() as instance:
-        for one in running:
-            run = instance.get_run_by_id(one.followed.run_id)
+        for worker in workers:
+            run = instance.get_run_by_id(worker.followed.run_id) if worker.followed else None
             if run is not None and not run.is_finished:
                 instance.report_run_canceling(run)
             with suppress(ProcessLookupError):
-                os.kill(one.process.pid or 0, signal.SIGINT)
-    for one in running:
-        one.process.join(_END_SECONDS)
-        if one.process.is_alive():
-            one.process.kill()
-            one.process.join()
+                os.kill(worker.process.pid or 0, signal.SIGINT)
+    for worker in workers:
+        worker.channel.close()
+        worker.process.join(_END_SECONDS)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
 
 
 # -- In the forked process ------------------------------------------------------------------------
 
 
-def _run(source: Source, followed: Followed, how: How, messages: Connection) -> None:
+def _work(sources: list[Source], how: How, channel: Connection, parents: list[Connection]) -> None:
+    """Execute the runs that are asked for, until nobody asks any more."""
+    for each in parents:  # an end that is open here too would never be seen to close
+        each.close()
     os.setpgrp()  # a terminal's Ctrl-C is the parent's to tell: it marks the run as canceled first
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _redirect(how.log)
+    declared = {source.name: source for source in sources}
+    with suppress(KeyboardInterrupt), dg.DagsterInstance.get() as instance:
+        keep_connections(instance)
+        while True:
+            try:
+                name, run_id = channel.recv()
+            except (EOFError, OSError):
+                return
+            _run(instance, declared[name], Followed(name, run_id), how, channel)
 
+
+def _run(instance: dg.DagsterInstance, source: Source, followed: Followed, how: How, channel: Connection) -> None:
     def tell(message: str | None = None) -> None:
         with suppress(OSError):  # nobody listens any more; the load goes on
-            messages.send((message, followed))
+            channel.send((message, followed))
 
-    with capture_interrupts(), dg.DagsterInstance.get() as instance:
-        keep_connections(instance)
+    with capture_interrupts():
         instance.add_event_listener(followed.run_id, lambda entry: tell(followed.hear(entry)))
         job = definitions_of([source], dg.in_process_executor).get_repository_def().get_job(JOB)
         run = instance.create_run_for_job(

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ from identity_pipeline.store.landing import Landing, make_folder
 
 _RUNS = ".runs"
 _KEEP_SECONDS = 30 * 86_400
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 class JsonIOManager(dg.IOManager):
@@ -31,7 +37,7 @@ class JsonIOManager(dg.IOManager):
         system, path = self._path(list(context.get_identifier()))
         make_folder(system, path.rpartition("/")[0])
         with system.open_output_stream(f"{path}.json") as stream:
-            stream.write(TypeAdapter(type(obj)).dump_json(obj))
+            stream.write(_adapter(type(obj)).dump_json(obj))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the output that an input comes from; None if nothing was written."""
@@ -41,7 +47,7 @@ class JsonIOManager(dg.IOManager):
         system, path = self._path(list(output.get_identifier()))
         try:
             with system.open_input_stream(f"{path}.json") as stream:
-                return TypeAdapter(output.dagster_type.typing_type).validate_json(stream.read())
+                return _adapter(output.dagster_type.typing_type).validate_json(stream.read())
         except FileNotFoundError:
             return None
 

@@ -6,6 +6,7 @@ fork would not be the same (a run of another code location, code that was change
 Dagster's own launcher takes over.
 """
 
+import importlib
 import multiprocessing
 import os
 from functools import cache
@@ -37,7 +38,7 @@ class ForkingRunLauncher(DefaultRunLauncher):
             super().launch_run(context)
             return
         process = _forkserver().Process(
-            target=_execute, args=(run.run_id, self._instance.get_ref(), dict(os.environ)), name=f"run {run.run_id}"
+            target=_execute, args=(run.run_id, self._instance.get_ref(), dict(os.environ), _sources(run)), name=f"run {run.run_id}"
         )
         process.start()
         self._instance.add_run_tags(run.run_id, worker_tags(process.pid))
@@ -88,10 +89,18 @@ def _imported() -> int:
     return _code()
 
 
-def _execute(run_id: str, instance: InstanceRef, environment: dict[str, str]) -> None:
+def _sources(run: DagsterRun) -> frozenset[str] | None:
+    """The sources that a run loads; None: all of them."""
+    if run.asset_selection:
+        return frozenset(key.path[-1] for key in run.asset_selection)
+    return frozenset(name.partition(".")[0] for name in run.resolved_op_selection) if run.resolved_op_selection else None
+
+
+def _execute(run_id: str, instance: InstanceRef, environment: dict[str, str], sources: frozenset[str] | None) -> None:
     """What a run's process does."""
     os.environ.clear()  # what it was forked from has that of its own start
     os.environ.update(environment)
     from identity_pipeline.dagster_internals import execute_run_of  # noqa: PLC0415 - the launcher itself lives in the daemon and the UI
 
+    importlib.import_module(_MODULE).only = sources  # type: ignore[attr-defined] - which is above this package
     execute_run_of(run_id, instance)

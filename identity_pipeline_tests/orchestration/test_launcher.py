@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from identity_pipeline.dagster_internals import DefaultRunLauncher, LaunchRunContext, WorkerStatus
-from identity_pipeline.orchestration import launcher, worker
+from identity_pipeline.orchestration import assets, launcher, worker
 from identity_pipeline_tests.orchestration.world import PEOPLE, World
 
 
@@ -18,6 +18,17 @@ def test_a_run_is_forked_and_leaves_what_any_run_leaves(world: World):
     done = world.launch()
     assert done.is_success
     assert (world.names(), world.published()) == ({"1": "Ada", "2": "Grace"}, world.mark())
+
+
+def test_of_many_sources_a_run_builds_its_own_only(world: World):
+    world.people("Ada")
+    names = [f"people_{n}" for n in range(3)]
+    world.declare(PEOPLE, *(PEOPLE | {"name": name} for name in names))
+    with world.entered() as instance:
+        run = world.enqueued(instance)
+        assert launcher._sources(run) == {"people"}
+        repository = assets.definitions({"people"}).get_repository_def()
+        assert set(repository.assets_defs_by_key) == {dg.AssetKey(["people"]), dg.AssetKey(["identity", "records"])}
 
 
 def test_it_sees_the_declarations_as_they_are_now(world: World):
