@@ -7,11 +7,14 @@ The cursor's traps:
 
 - `lastmodifieddate` finds changes; `createdate` and `hs_object_id` only new contacts.
 - Search lags minutes behind, hence the overlap. It ends at 10,000 results, and a bulk edit stamps
-  more than that with one millisecond: pages go by id, never by time.
+  more than that with one millisecond: pages go by id, never by time. It takes the names of all
+  properties and gives 200 contacts: with a cursor the first load searches too. A full refresh
+  lists, since what search lacks is not gone.
 - The names of many properties are too long for an address: then a page lists ids, and a batch
   read gives their contacts.
-- Archived contacts (kept 90 days) have no time filter and are read whole each time. Archiving does
-  not move `lastmodifieddate`: there it is the moment of archiving (`updatedAt` keeps the other).
+- Archived contacts (kept 90 days) have no time filter: their ids are listed each time, and what is
+  new is looked up. Archiving does not move `lastmodifieddate`: there it is the moment of archiving
+  (`updatedAt` keeps the other).
 - A merge makes a new contact.
 
 https://developers.hubspot.com/docs/api-reference/2026-03/crm/search-the-crm
@@ -29,12 +32,11 @@ LIST = rest.CursorPaginator("paging.next.after", "query.after")
 SEARCH = rest.KeysetPaginator(
     "results",
     "id",
-    "body.filterGroups.0.filters.1.value",
+    "body.filterGroups.0.filters.0.value",
     more=lambda page: bool(page.at("paging.next")),
 )
-FOUND = rest.Total("total", "results")
+FOUND = rest.Total("total", "results", indexed=True)
 ABOVE = {"propertyName": "hs_object_id", "operator": "GT", "value": "0"}
-BY_ID = {"propertyName": "hs_object_id", "direction": "ASCENDING"}
 
 
 class HubSpotContacts(RestConnector):
@@ -43,7 +45,7 @@ class HubSpotContacts(RestConnector):
     vendor = "hubspot"
 
     access_token: Secret = setting(
-        "Service key, private app token or access token that may read contacts and their schema"
+        "Service key, or token of a private app, that may read contacts and their schema"
     )
     base_url: str = setting("Address of the API", default="https://api.hubapi.com")
     api_version: str = setting(
@@ -51,7 +53,11 @@ class HubSpotContacts(RestConnector):
     )
 
     api_versions: ClassVar = {"2026-03": "2027-09-30", "2026-09": "2028-03-08"}
-    interval = 0.21
+    interval = 0.11
+    limits = (
+        rest.RateHeaders("X-HubSpot-RateLimit-Remaining", period=10),
+        rest.RateHeaders("X-HubSpot-RateLimit-Daily-Remaining"),
+    )
     errors = rest.ErrorBody(
         code=("policyName", "category"),
         message=("errors.0.context.requiredGranularScopes", "message"),
@@ -88,6 +94,7 @@ class HubSpotContacts(RestConnector):
         source_created_at=("createdAt",),
         source_updated_at=("updatedAt",),
         deleted_at=("archivedAt",),
+        deleted_when=(("archived", "true"),),
         absorbed=("hs_merged_object_ids",),
     )
 
@@ -101,39 +108,53 @@ class HubSpotContacts(RestConnector):
         names = schema.texts("results", "name")
         window.context.fields = (*OWN_FIELDS, *names)
         yield from (
-            self._changed(client, names, window)
-            if window.incremental
-            else self._all(client, names, archived=False)
+            self._found(client, names, window)
+            if window.cursor and not window.full_refresh
+            else self._listed(client, names, window)
         )
-        for page in self._all(client, names, archived=True):
+        for page in self._listed(client, names, window, archived=True):
             for gone in page:
                 gone["lastmodifieddate"] = gone.get("archivedAt") or gone.get("lastmodifieddate")
             yield page
 
-    def _changed(self, client: rest.Client, names: list[str], window: Window) -> rest.Pages:
+    def _found(self, client: rest.Client, names: list[str], window: Window) -> rest.Pages:
         since = {
             "propertyName": window.cursor_column,
             "operator": "GTE",
-            "value": window.lower_bound("ms"),
+            "value": window.lower_bound("ms") if window.incremental else None,
         }
         body = {
             "limit": 200,
             "properties": names,
-            "sorts": [BY_ID],
-            "filterGroups": [{"filters": [since, ABOVE]}],
+            "sorts": [{"propertyName": "hs_object_id", "direction": "ASCENDING"}],
+            "filterGroups": [{"filters": [ABOVE, since] if window.incremental else [ABOVE]}],
         }
         path = f"/crm/objects/{self.api_version}/contacts/search"
-        for page in client.pages(rest.Request(path, body=body, size="body.limit"), SEARCH, FOUND):
+        for page in client.pages(
+            rest.Request(path, body=body, size="body.limit", interval=0.21), SEARCH, FOUND
+        ):
             yield page.records("results", lift="properties")
 
-    def _all(self, client: rest.Client, names: list[str], *, archived: bool) -> rest.Pages:
+    def _listed(
+        self, client: rest.Client, names: list[str], window: Window, *, archived: bool = False
+    ) -> rest.Pages:
         path = f"/crm/objects/{self.api_version}/contacts"
-        asked = ",".join(names) if (short := rest.fits(names)) else "hs_object_id"
-        query = {"limit": 100, "archived": archived, "properties": asked}
+        short = rest.fits(names) and not archived
+        query = {
+            "limit": 100,
+            "archived": archived,
+            "properties": ",".join(names) if short else "hs_object_id",
+        }
         batch = rest.Request(f"{path}/batch/read", {"archived": archived}, {"properties": names})
         for page in client.pages(rest.Request(path, query, size="query.limit"), LIST):
             yield (
                 page.records("results", lift="properties")
                 if short
-                else client.lookup(page, "results", batch, lift="properties")
+                else client.lookup(
+                    page,
+                    "results",
+                    batch,
+                    lift="properties",
+                    wanted=lambda each: window.asks_for(each.get("archivedAt")),
+                )
             )

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import EPOCH, MICROSECONDS, Cursor, CursorType
 
@@ -98,6 +101,13 @@ class Window:
     def cursor_type(self) -> CursorType | None:
         """How its values compare."""
         return self.cursor and self.cursor.type
+
+    def asks_for(self, text: str | None) -> bool:
+        """True if a record with this cursor value is asked for: one at or above the lower bound, or without a readable value."""
+        if self.cursor is None or self.lower is None:
+            return True
+        key, lower = self.cursor.keys(pa.array([text], pa.string())), cursors.scalar(self.cursor.type, self.lower)
+        return lower is None or pc.greater_equal(*cursors.aligned(key, lower))[0].as_py() is not False
 
     def within(self, kept: timedelta) -> bool:
         """True if the lower bound is no older than ``kept``, for which the source keeps what it tells of changes.

@@ -23,7 +23,8 @@ def window(connector: Connector, cursor_column: str | None = None, lower: str | 
     if cursor_column is not None:
         column = connector.cursor_columns.get(cursor_column) or connector.cursor_columns["*"]
         cursor = connector.cursor(cursor_column, options.pop("cursor_type", None) or column.type or "timestamp")
-    return Window(cursor, lower, context=ReadContext(sleep=lambda _: None, log=lambda _: None), **options)
+    context = options.pop("context", None) or ReadContext(sleep=lambda _: None, log=lambda _: None)
+    return Window(cursor, lower, context=context, **options)
 
 
 def read(connector: Connector, asked: Window) -> tuple[pd.DataFrame, CursorCounts]:

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 import pandas as pd
 import pytest
 
+from identity_pipeline import normalise
 from identity_pipeline.connectors.hubspot_contacts import HubSpotContacts
 from identity_pipeline.core.errors import ContractBroken, PermissionDenied, RateLimited
 from identity_pipeline.core.fieldmap import REJECTED
+from identity_pipeline.core.text import cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.hubspot_api import HubSpotAPI, contact, serve
 from identity_pipeline.demo.hubspot_contacts import demo_contacts
@@ -61,18 +63,29 @@ def test_contacts_that_leave_the_result_meanwhile_hide_no_other(hubspot):
     assert ids == [str(i) for i in range(1, 1001)]
 
 
-def test_ids_out_of_order_are_an_error(hubspot):
-    hubspot.contacts += [contact(1, MS), contact(2, MS)]
-    results = {"results": [contact(10, MS), contact(9, MS)], "total": 2}
-    with FaultProxy(hubspot.url) as proxy, pytest.raises(ContractBroken, match="order"):
-        read(proxy.plan([None, status(200, results)]).url, "lastmodifieddate", MS)
+def test_ids_out_of_order_are_an_error_and_two_neighbours_that_changed_places_are_not(hubspot):
+    hubspot.contacts += [contact(i, MS) for i in range(1, 6)]
+    pages = {
+        name: status(200, {"results": [contact(i, MS) for i in ids], "total": 5, **more})
+        for name, ids, more in (
+            ("swapped", (1, 3, 2), {"paging": {"next": {"after": "3"}}}),
+            ("reversed", (5, 4, 3), {}),
+            ("below", (3, 4, 5), {}),
+        )
+    }
+    with FaultProxy(hubspot.url) as proxy:
+        assert read(proxy.plan([None, pages["swapped"]]).url, "lastmodifieddate", MS)["id"].tolist() == ["1", "3", "2", "4", "5"]
+        for bad in ("reversed", "below"):
+            proxy.plan([None, pages["swapped"], pages[bad]])
+            with pytest.raises(ContractBroken, match="order"):
+                read(proxy.url, "lastmodifieddate", MS)
 
 
 def test_the_bound_is_inclusive_and_sent_as_milliseconds_rounded_down(hubspot):
     hubspot.contacts += [contact(1, "2026-04-13T08:00:00.122Z"), contact(2, MS)]
     assert read(hubspot.url, "lastmodifieddate", "2026-04-13T08:00:00.123Z")["id"].tolist() == ["2"]
     read(hubspot.url, "lastmodifieddate", "2026-04-13T08:00:00.123999Z")
-    first = asked(hubspot, "/search")[-1]["filterGroups"][0]["filters"][0]
+    first = asked(hubspot, "/search")[-1]["filterGroups"][0]["filters"][-1]
     assert first == {"propertyName": "lastmodifieddate", "operator": "GTE", "value": "1776067200123"}
 
 
@@ -81,7 +94,7 @@ def test_the_other_cursors_are_asked_of_the_source_too(hubspot, column, lower):
     hubspot.contacts += [contact(1, MS, createdate="2026-01-01T00:00:00Z"), contact(2, MS, createdate="2026-03-01T00:00:00Z")]
     found = read(hubspot.url, column, lower)
     assert found["id"].tolist() == ["2"]
-    assert asked(hubspot, "/search")[0]["filterGroups"][0]["filters"][0]["propertyName"] == column
+    assert asked(hubspot, "/search")[0]["filterGroups"][0]["filters"][-1]["propertyName"] == column
 
 
 def test_a_full_read_lists_and_never_searches(hubspot):
@@ -145,11 +158,62 @@ def test_a_search_that_ends_before_its_total_is_no_end(hubspot):
         read(proxy.plan([None, status(200, early)]).url, "lastmodifieddate", MS)
 
 
-def test_the_total_of_a_search_is_that_of_its_first_page(hubspot):
+def test_what_a_search_counts_proves_no_contact_to_be_gone(hubspot):
     hubspot.contacts += [contact(i, MS) for i in range(1, 601)]
     connector = portal(hubspot.url)
     window = reading.window(connector, "lastmodifieddate", MS)
-    assert len(reading.read(connector, window)[0]) == window.context.source_count == 600
+    assert len(reading.read(connector, window)[0]) == 600
+    assert window.context.source_count is None
+
+
+def test_a_first_load_takes_five_requests_for_a_thousand_contacts_however_wide_they_are(hubspot):
+    wide = {f"property_with_a_long_name_{i:04}": None for i in range(910)}
+    hubspot.contacts += [contact(i, MS, **(wide if i == 1 else {})) for i in range(1, 2001)]
+    assert len(read(hubspot.url, "lastmodifieddate")) == 2000
+    assert len(asked(hubspot, "/search")) == 10
+    assert len(hubspot.asked) == 12  # the properties, and the archived, of which there are none
+
+
+def test_a_full_refresh_lists_since_what_search_lacks_is_not_gone(hubspot):
+    hubspot.contacts += [contact(i, MS) for i in range(1, 4)]
+    assert len(read(hubspot.url, "lastmodifieddate", full_refresh=True)) == 3
+    assert not asked(hubspot, "/search")
+
+
+def test_a_recycle_bin_in_which_nothing_is_new_is_only_listed(hubspot):
+    wide = {f"property_with_a_long_name_{i:04}": "x" for i in range(910)}
+    old = "2026-01-05T08:00:00.000Z"
+    hubspot.contacts += [contact(i, old, archived_at=old, **(wide if i < 3 else {})) for i in range(1, 2001)]
+    assert len(read(hubspot.url, "lastmodifieddate", MS)) == 0
+    assert len(hubspot.asked) == 22  # the properties, a search, twenty pages of ids
+    hubspot.contacts[1] = contact(2, old, archived_at="2026-04-20T10:00:00.000Z", **wide)
+    found = read(hubspot.url, "lastmodifieddate", MS)
+    assert found[["id", "lastmodifieddate", "property_with_a_long_name_0909"]].to_numpy().tolist() == [
+        ["2", "2026-04-20T10:00:00.000Z", "x"]
+    ]
+    assert [sent["inputs"] for sent in asked(hubspot, "/batch/read")] == [[{"id": "2"}]]
+
+
+def test_a_contact_archived_at_no_time_is_deleted_too(hubspot):
+    hubspot.contacts += [contact(1, MS, archived_at=MS)]
+    del hubspot.contacts[0]["archivedAt"]
+    connector = portal(hubspot.url)
+    [batch] = connector.read(reading.window(connector, "lastmodifieddate", MS))
+    [row] = normalise.canonicalise(cast_all_utf8(batch), HubSpotContacts.field_map).to_pylist()
+    assert row["deleted"]
+
+
+def test_lists_and_searches_keep_their_own_limits_and_the_headers(hubspot):
+    naps: list[float] = []
+    hubspot.contacts += [contact(i, MS) for i in range(1, 401)]
+    connector = portal(hubspot.url)
+    hubspot.headers = {"X-HubSpot-RateLimit-Remaining": "0"}
+    list(connector.read(reading.window(connector, "lastmodifieddate", MS, context=ReadContext(sleep=naps.append))))
+    assert (HubSpotContacts.interval, max(naps)) == (0.11, pytest.approx(10, abs=0.5))
+    hubspot.headers = {}
+    naps.clear()
+    list(connector.read(reading.window(connector, "lastmodifieddate", MS, context=ReadContext(sleep=naps.append))))
+    assert 0 < sum(naps) < 1
 
 
 @pytest.mark.parametrize(

@@ -45,3 +45,21 @@ def test_a_bound_older_than_the_source_tells_of_changes_is_warned_of_by_the_sour
     context.clock(datetime.fromisoformat(MARK) + timedelta(days=days))
     assert Window(Cursor("at", "timestamp"), MARK, context=context).within(timedelta(days=29)) is within
     assert len(context.warnings) == (not within)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lower", "text", "asked"),
+    [
+        ("timestamp", MARK, "2026-04-13T08:00:00.123999Z", True),
+        ("timestamp", MARK, "2026-04-13T08:00:00.123Z", False),
+        ("timestamp", MARK, None, True),
+        ("timestamp", MARK, "soon", True),
+        ("int", "42", "42", True),
+        ("int", "42", "41", False),
+        ("int", "42", "9" * 30, True),
+        ("text", "b", "a", False),
+    ],
+)
+def test_a_value_is_asked_for_from_the_bound_on_and_where_there_is_none_to_read(kind, lower: str, text: str | None, asked: bool):
+    assert Window(Cursor("at", kind), lower).asks_for(text) is asked
+    assert Window(Cursor("at", kind)).asks_for(text) is True

@@ -158,12 +158,21 @@ class Client:
         if not total.indexed:
             self.context.source_count = (self.context.source_count or 0) + expected
 
-    def lookup(self, page: Response, records: str, batch: Request, lift: str = "", key: str = "id") -> list[Record]:
+    def lookup(
+        self,
+        page: Response,
+        records: str,
+        batch: Request,
+        lift: str = "",
+        *,
+        key: str = "id",
+        wanted: Callable[[Record], bool] = lambda _: True,
+    ) -> list[Record]:
         """What ``page`` lists at ``records``, each as the answer to ``batch`` holds it there, whole and of one moment.
 
-        ``batch`` is sent with the keys as ``inputs`` of its body: ``[{key: …}, …]``. A key that the answer
-        lacks may have gone meanwhile: the page is then asked for again. An answer that is too large is
-        asked for in halves.
+        Those that are not ``wanted``, as they are listed, are left out. ``batch`` is sent with the keys as
+        ``inputs`` of its body: ``[{key: …}, …]``. A key that the answer lacks may have gone meanwhile: the
+        page is then asked for again. An answer that is too large is asked for in halves.
 
         Raises:
             ContractBroken: the source goes on listing a record that it does not give.
@@ -171,7 +180,7 @@ class Client:
         """
         for attempt in range(_LISTED):
             page = self.send(page.request) if attempt else page
-            listed = page.records(records)
+            listed = [record for record in page.records(records) if wanted(record)]
             keys = dict.fromkeys(str(record[key]) for record in listed if isinstance(record.get(key), str))
             found = self._looked_up([{key: each} for each in keys], records, batch, lift)
             keyless = [record for record in found if not isinstance(record.get(key), str)]  # one of those that seem to be missing

@@ -26,11 +26,13 @@ class RateHeaders:
     """The headers that say how many requests are left of a limit, and when there are new ones.
 
     ``RateHeaders("X-RateLimit-Remaining", "X-RateLimit-Reset")``. The latter holds seconds from now or
-    since 1970. Without ``reset`` it is not said when: a source that refuses then is left alone.
+    since 1970; where no header says it, it is known to be ``period`` seconds. Without either a source that
+    refuses when nothing is left is left alone.
     """
 
     remaining: str
     reset: str = ""
+    period: float | None = None
 
     def wait(self, response: Response, *, refused: bool = False) -> float | None:
         """Seconds until there are requests again, by the source's own clock; None where none is to be waited for.
@@ -44,6 +46,8 @@ class RateHeaders:
             until = float(reset)
             now = http_date(headers.get("Date", "")) or datetime.now(UTC)
             return max(0.0, until - now.timestamp()) if until > _SINCE_1970 else until
+        if none_left and self.period is not None:
+            return self.period
         return math.inf if none_left and refused and not self.reset else None
 
 

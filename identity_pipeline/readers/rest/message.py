@@ -66,10 +66,14 @@ class Request:
             return replace(self, body=_put(self.body or {}, name.split("."), value))
         raise ValueError(f"expected query.<name> or body.<path>, found {into!r}")
 
+    def at(self, place: str) -> Any:
+        """The value at ``query.<name>`` or ``body.<dotted path>``, None where there is none."""
+        part, _, name = place.partition(".")
+        return _at(self.query if part == "query" else self.body, name)
+
     def halved(self) -> "Request | None":
         """This request for a page of half the size, None if it does not say its size or that is 1."""
-        part, _, name = self.size.partition(".")
-        size = _at(self.query if part == "query" else self.body, name)
+        size = self.at(self.size)
         return self.put(self.size, size // 2) if isinstance(size, int) and size > 1 else None
 
 

@@ -73,7 +73,8 @@ class KeysetPaginator:
     """Records come in order of an integer key; the next request asks for those above the last one.
 
     Nothing shifts when records come and go meanwhile, and no ceiling on a result set is met. A record
-    without such a key is passed over: it is a record of its page and nothing to go on from.
+    without such a key is passed over: it is a record of its page and nothing to go on from. A page that
+    begins below its bound, or is in another order, is none; two neighbours that changed places cost nothing.
     """
 
     records: str
@@ -85,7 +86,8 @@ class KeysetPaginator:
         """The next request, None after the last page."""
         keys = [str(record.get(self.key, "")) for record in response.records(self.records)]
         found = [int(key) for key in keys if re.fullmatch(r"[0-9]{1,30}", key)]
-        if any(after <= before for before, after in pairwise(found)):
+        bound = str(response.request.at(self.into))
+        if not _ascending(found) or (found and bound.isdigit() and min(found) <= int(bound)):
             raise ContractBroken(f"{response.tried} answered records that are not in order of {self.key!r}, as was asked: {REPORT}")
         if not self.more(response):
             return None
@@ -93,7 +95,17 @@ class KeysetPaginator:
             raise ContractBroken(
                 f"{response.tried} says that there is another page, but no record of this one has a whole number as {self.key!r}: {REPORT}"
             )
-        return response.request.put(self.into, str(found[-1]))
+        return response.request.put(self.into, str(max(found)))
+
+
+def _ascending(keys: list[int]) -> bool:
+    """True if ``keys`` grow from one to the next, but for two neighbours at most that changed places."""
+    falls = [place for place, (before, after) in enumerate(pairwise(keys)) if after <= before]
+    if len(falls) != 1:
+        return not falls
+    [at] = falls
+    swapped = [*keys[:at], keys[at + 1], keys[at], *keys[at + 2 :]]
+    return all(before < after for before, after in pairwise(swapped))
 
 
 @dataclass(frozen=True)

@@ -448,6 +448,14 @@ def test_retry_after_and_what_a_code_says_count_more_than_a_reset(proxy, naps):
     assert naps == [3, 4]
 
 
+def test_a_limit_that_begins_anew_after_a_known_time_is_kept_for_that_long(proxy, naps):
+    proxy.plan([status(200, PAGE, X_Left="0"), status(429, X_Left="0"), status(429, X_Left="2")])
+    asking = client(proxy, naps, limits=(rest.RateHeaders("X-Left", period=4),))
+    for _ in range(2):
+        asking.send(rest.Request("/people"))
+    assert [round(nap) for nap in naps][:2] == [4, 4]
+
+
 def test_a_limit_of_which_nobody_knows_when_it_begins_anew_ends_the_read(proxy, naps):
     proxy.plan([status(200, PAGE, X_Left_Today="0"), status(429, X_Left_Today="0")])
     asking = client(proxy, naps, limits=LIMITS)
@@ -663,12 +671,21 @@ def test_a_keyset_asks_for_what_lies_above_the_last_id():
     assert sent == [{"filters": [{"value": "0"}]}, {"filters": [{"value": "10"}]}]
 
 
-@pytest.mark.parametrize("ids", [["10", "9"], ["1", "1"], ["1", "x", "1"], ["x"], []])
-def test_a_keyset_refuses_ids_out_of_order_and_a_page_without_any(ids):
+@pytest.mark.parametrize(
+    "ids", [["11", "10", "9"], ["9", "12", "10", "11"], ["2", "1", "4", "3"], ["1", "1"], ["1", "x", "1"], ["0"], ["x"], []]
+)
+def test_a_keyset_refuses_ids_out_of_order_or_below_the_bound_and_a_page_without_any(ids):
     with pytest.raises(ContractBroken):
         pages(
             scripted({"results": [{"id": i} for i in ids], "more": True}), rest.Request("/p", body={"filters": [{"value": "0"}]}), keyset()
         )
+
+
+@pytest.mark.parametrize("ids", [["10", "9"], ["8", "10", "9"], ["9", "8", "10"]])
+def test_two_neighbours_that_changed_places_cost_nothing(ids):
+    answers = {"results": [{"id": i} for i in ids], "more": True}, {"results": [{"id": "11"}]}
+    paged = list(client(scripted(*answers), []).pages(rest.Request("/p", body={"filters": [{"value": "0"}]}), keyset()))
+    assert [(page.request.body or {})["filters"] for page in paged] == [[{"value": "0"}], [{"value": "10"}]]
 
 
 @pytest.mark.parametrize("circle", [["A", "A"], ["A", "B", "A"]])
