@@ -152,8 +152,6 @@ class Harness:
     """Key of a page's body under which it names the next one, for ``counted``."""
     by_events: ClassVar[bool] = False
     """True if changes come as events: each holds a version of a record inside it, and all of them are told."""
-    spoilt_item: ClassVar[int] = 1
-    """Which item of the first page of changes, three a page, is a new or changed record and none that leads to the next page."""
     second_batch_at: ClassVar[int] = 5_001
     """So many contacts do not fit into one frame."""
     old_configs: ClassVar[Sequence[Mapping[str, Any]]] = ()

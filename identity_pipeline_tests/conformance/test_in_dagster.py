@@ -25,7 +25,7 @@ from identity_pipeline_tests.servers.files import Authority
 
 ALWAYS = {
     "records_read", "inserted", "updated", "unchanged", "duplicates", "quarantined", "filtered", "deleted", "dagster/row_count",
-    "null_cursor", "bytes_read", "pages", "seconds_read", "seconds_merge", "load_id", "requests", "throttled_seconds",
+    "null_cursor", "bytes_read", "pages", "seconds_read", "seconds_merge", "load_id", "requests", "throttled_seconds", "balance",
 }  # fmt: skip
 CURSOR = {"cursor_column", "cursor_type", "cursor_after"}
 RECORDS = {"identity.records", "identity.quarantine"}

@@ -239,7 +239,9 @@ READS: dict[str, tuple[str, Bug, Callable[..., None], dict[str, Any]]] = {
         "csv_url", lambda _, w, read: read(replace(w, context=ReadContext())),
         reading.test_a_record_from_the_future_is_loaded_and_blinds_no_later_load, {},
     ),
-    "deletions left out": ("hubspot_contacts", missing("archivedAt", "archived"), reading.test_a_deletion_that_the_source_tells_is_noted, {}),
+    "deletions left out": (
+        "hubspot_contacts", missing("archivedAt", "archived"), reading.test_a_deletion_that_the_source_tells_is_noted, {},
+    ),
     "merges left out": (
         "hubspot_contacts", missing("hs_merged_object_ids"), reading.test_a_merge_in_the_source_points_the_loser_at_the_survivor, {},
     ),

@@ -28,7 +28,6 @@ class AirtableRecordsHarness(Harness):
         "counted": "lists say only whether there is more",
     }
     requests_before_pages = 1
-    spoilt_item = 2  # before it come those of the overlap
     old_configs: ClassVar = (
         {"access_token": {"env": "TOKEN"}, "base_id": "appHm1gE0wEh4OFA8", "table": "Contacts"},
         {

@@ -25,7 +25,6 @@ class IntercomContactsHarness(Harness):
         "nested": "a contact is listed as it is",
     }
     next_page = "pages"
-    spoilt_item = 2  # before it come those of the day of the mark
     second_batch_at = 5_200
     old_configs: ClassVar = (
         {"access_token": {"env": "TOKEN"}},

@@ -29,7 +29,6 @@ class PipedrivePersonsHarness(Harness):
         "counted": "lists say only whether there is more",
     }
     requests_before_pages = 2
-    spoilt_item = 2  # before it come those of the overlap
     old_configs: ClassVar = (
         {"api_token": {"env": "TOKEN"}},
         {"api_token": {"credential": "pipedrive"}, "base_url": "https://acme.pipedrive.com"},
