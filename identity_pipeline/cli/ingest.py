@@ -1,6 +1,7 @@
 """`identity-pipeline ingest`: load sources, here or through the queue, and end with the balance."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from identity_pipeline.cli import services
 from identity_pipeline.cli.completion import source_names
 from identity_pipeline.core import settings
 from identity_pipeline.core.balance import COUNTS
-from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.errors import ConfigurationError, PipelineError
 
 
 @click.command()
@@ -24,8 +25,9 @@ from identity_pipeline.core.errors import ConfigurationError
 @click.option("--force", is_flag=True, help="Ask a source although it wants to be left alone for a while.")
 @click.option("--queue", is_flag=True, help="Through Dagster's queue and daemon, in place of this process.")
 @click.option("--no-wait", is_flag=True, help="Print the run ids and return; with --queue, which it implies.")
+@click.option("--dry-run", "dry", is_flag=True, help="Read and compare only: show what would be inserted, updated, quarantined.")
 @click.option("--json", "as_json", is_flag=True, help="End with the loads as JSON on standard output.")
-def ingest(names: tuple[str, ...], *, everything: bool, queue: bool, no_wait: bool, as_json: bool, **choices: Any) -> None:
+def ingest(names: tuple[str, ...], *, everything: bool, queue: bool, no_wait: bool, dry: bool, as_json: bool, **choices: Any) -> None:
     """Load sources now, and show the balance.
 
     Each is a run of the job `ingest` that the UI shows as any other, in a process of this command's,
@@ -38,6 +40,7 @@ def ingest(names: tuple[str, ...], *, everything: bool, queue: bool, no_wait: bo
       identity-pipeline ingest my_contacts
       identity-pipeline ingest --all --json
       identity-pipeline ingest my_contacts --full
+      identity-pipeline ingest my_contacts --dry-run
       identity-pipeline ingest my_contacts --cursor-after 2026-01-01T00:00:00Z
     """  # noqa: D301 - click takes the backspace itself
     if bool(names) == everything:
@@ -66,6 +69,8 @@ def ingest(names: tuple[str, ...], *, everything: bool, queue: bool, no_wait: bo
         "cursor_after": choices["cursor_after"],
         "force": choices["force"],
     }
+    if dry:
+        sys.exit(_dry(wanted, config, as_json=as_json))
     if queue:
         ended = _queued(folder, wanted, config, wait=not no_wait)
         if ended is None:
@@ -73,6 +78,43 @@ def ingest(names: tuple[str, ...], *, everything: bool, queue: bool, no_wait: bo
     else:
         ended = _here(folder, [declared.source(name) for name in wanted], config)
     sys.exit(_finish(ended, as_json=as_json, broken=everything and bool(declared.problems or unset)))
+
+
+def _dry(names: list[str], config: dict[str, Any], *, as_json: bool) -> int:
+    """Show what loads would do. 1 or 3 if one of the sources cannot be read."""
+    import dagster as dg  # noqa: PLC0415 - a second, for the published marks
+
+    from identity_pipeline.cli.connection import open_source  # noqa: PLC0415
+    from identity_pipeline.cli.output import show  # noqa: PLC0415
+    from identity_pipeline.loading.dry_run import dry_run  # noqa: PLC0415
+    from identity_pipeline.orchestration import marks  # noqa: PLC0415
+    from identity_pipeline.orchestration.ops import ReadConfig  # noqa: PLC0415
+
+    url, found, status = services.database(_say), [], 0
+    options = ReadConfig(**{name: value for name, value in config.items() if value}).options()
+    with dg.DagsterInstance.get() as instance:
+        for name in names:
+            try:
+                source = open_source(name)
+                with source.redacting():
+                    published = marks.published(instance, url, name)
+                    found.append(dry_run(source.spec, source.connector, url, options=options, published=published, log=_say))
+            except PipelineError as error:
+                _say(f"{name}: {error}")
+                status = 1 if status == 1 else error.exit_status
+    columns = ("source_name", "window", *(count for count in COUNTS if count != "deleted"))
+    show([vars(one) for one in found], (*columns, "reasons", "changed_fields") if as_json else columns, as_json=as_json)
+    for one in found:
+        if one.reasons:
+            _say(f"{one.source_name}: quarantine: {_counted(one.reasons)}")
+        if one.changed_fields:
+            _say(f"{one.source_name}: what changed, in {one.sampled} of the updated records: {_counted(one.changed_fields)}")
+    _say("nothing was written")
+    return status
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.most_common(10))
 
 
 def _here(folder: Path, sources: list[Any], config: dict[str, Any]) -> list[Any]:

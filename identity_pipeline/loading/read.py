@@ -53,7 +53,7 @@ class _Reading:
     def land(self, load: Load, start: Start) -> ReadSummary:
         """Read and land; once more if the source broke its contract on the way, or its clock is behind the mark."""
         window = self._window(start)
-        self.log(f"load {load.load_id}: {_described(window)}")
+        self.log(f"load {load.load_id}: {described(window)}")
         try:
             return self._land_once(load, start, window)
         except _ClockBehind as behind:
@@ -79,7 +79,7 @@ class _Reading:
         # The read is closed at once when something here fails: the source's session must not wait for the traceback to go.
         with (
             self.target.landing.writer(spec.source_name, load.load_id) as writer,
-            closing(_closable(self.reader.read(window))) as batches,
+            closing(closable(self.reader.read(window))) as batches,
         ):
             for batch in batches:
                 self._check_clock(start, window, again=again)
@@ -256,7 +256,7 @@ def read(
     """
     options, redactor = options or RunOptions(), redactor or Redactor()
     stored = ledger.state(target.url, spec.source_name)
-    _check_not_before(spec, stored, options)
+    check_not_before(spec, stored, options)
     reading = _Reading(spec, reader, target, options, stored, log, redactor)
     start = start_of(spec, stored, published, options, reading.warnings.append)
     if stored.mapping and stored.mapping != fingerprint(spec) and start.lower is not None:
@@ -278,7 +278,7 @@ def read(
     return Read(load, summary)
 
 
-def _check_not_before(spec: LoadSpec, stored: SourceState, options: RunOptions) -> None:
+def check_not_before(spec: LoadSpec, stored: SourceState, options: RunOptions) -> None:
     """Leave a source alone that wants to be, whoever asks for the load."""
     now, until = datetime.now(UTC), stored.not_before
     if until is not None and now < until and not options.force:
@@ -302,11 +302,13 @@ def _minute(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _closable(batches: Iterator[Batch]) -> Generator[Batch]:
+def closable(batches: Iterator[Batch]) -> Generator[Batch]:
+    """Batches whose source can be let go before they end."""
     yield from batches
 
 
-def _described(window: Window) -> str:
+def described(window: Window) -> str:
+    """What a window asks for, in words."""
     if window.full_refresh:
         return "full refresh, reads everything and marks what is gone"
     if window.cursor is None:

@@ -193,12 +193,12 @@ class _Merger:
         reserved = [n for n in batch.column_names if n.startswith(RESERVED) and n != SANITISED]
         records = batch.drop_columns(reserved) if reserved else batch
         keys = recency.keys(records)
-        newest = _newest(records.column(id_field), keys, newest_first=recency.newest_first)
-        if newest is not None:
+        kept = newest(records.column(id_field), keys, newest_first=recency.newest_first)
+        if kept is not None:
             counts.conflicting += _conflicting(records, id_field, keys)
-            counts.duplicates += records.num_rows - len(newest)
-            records, places = records.take(newest), places.take(newest)
-            keys = None if keys is None else keys.take(newest)
+            counts.duplicates += records.num_rows - len(kept)
+            records, places = records.take(kept), places.take(kept)
+            keys = None if keys is None else keys.take(kept)
         if not records.num_rows:
             return
         ids = records.column(id_field).combine_chunks()
@@ -461,7 +461,7 @@ def _places(batch: pa.Table, start: int) -> pa.Array:
     return pa.array(np.arange(start, start + batch.num_rows, dtype=np.int64))
 
 
-def _newest(ids: pa.ChunkedArray, keys: pa.Array | None, *, newest_first: bool) -> pa.Array | None:
+def newest(ids: pa.ChunkedArray, keys: pa.Array | None, *, newest_first: bool) -> pa.Array | None:
     """Positions of the records to keep: of each id the newest by cursor, then by the order of the stream. None: all."""
     rows = len(ids)
     if pc.count_distinct(ids).as_py() == rows:

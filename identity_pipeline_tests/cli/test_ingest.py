@@ -177,3 +177,13 @@ def test_two_commands_at_one_moment_start_one_daemon(instance: dg.DagsterInstanc
     for thread in threads:
         thread.join(30)
     assert len(started) == 1
+
+
+def test_a_dry_run_shows_what_a_load_would_do_and_no_value(crm: psycopg.Connection, sources: Path, instance: dg.DagsterInstance) -> None:
+    declare(sources, table())
+    done = run("ingest", "crm", "--dry-run")
+    assert (done.exit_code, instance.get_runs_count()) == (0, 0)
+    assert ("missing_id 1" in done.stderr, "nothing was written" in done.stderr) == (True, True)
+    [line] = json.loads(run("ingest", "crm", "--dry-run", "--json").stdout)
+    assert (line["records_read"], line["inserted"], line["quarantined"]) == (3, 2, 1)
+    assert "kestrel" not in done.output.lower()
