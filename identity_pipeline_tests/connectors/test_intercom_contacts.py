@@ -65,7 +65,8 @@ def test_what_changed_later_on_the_day_of_the_mark_is_found_wherever_the_workspa
     mark = datetime(2026, 11, 1, hour, 30, tzinfo=UTC)  # a clock change in Los Angeles
     for n, minutes in enumerate((-1, 0, 1, 25 * 60)):
         workspace.put(f"c{n}", mark + timedelta(minutes=minutes))
-    workspace.put("old", mark - timedelta(days=5))
+    for hours in range(12, 120, 4):
+        workspace.put(f"old{hours}", mark - timedelta(hours=hours))
     found, window = read(workspace, mark)
     assert sorted(found["id"]) == ["c1", "c2", "c3"]
     assert not window.context.warnings

@@ -99,7 +99,7 @@ def test_a_filter_that_is_ignored_is_told_and_costs_nothing_else(klaviyo):
     found, window = read(account(klaviyo.url), "2026-04-13T08:00:00Z")
     assert set(found) == {"b"}
     [warning] = window.context.warnings
-    assert re.match(r"1 of the first 2 records are more than a day older .*ignores the filter on updated", warning)
+    assert re.match(r"1 of the first 2 records are more than two days older .*ignores the filter on updated", warning)
 
 
 def test_a_filter_that_is_kept_is_no_cause_for_a_warning(klaviyo):

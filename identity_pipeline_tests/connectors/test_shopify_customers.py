@@ -144,7 +144,7 @@ def test_a_filter_that_is_ignored_is_told(shopify):
     shopify.customers += [customer(1, "2020-01-01T00:00:00Z", email="a@nordwind-demo.com"), *people(2)[1:]]
     found, window = read(shop(shopify.url), AT)
     assert set(found) == {"2"}
-    assert re.match(r"1 of the first 2 records are more than a day older .* the filter on updatedAt", window.context.warnings[0])
+    assert re.match(r"1 of the first 2 records are more than two days older .* the filter on updatedAt", window.context.warnings[0])
 
 
 def test_customers_who_change_during_a_read_hide_no_other(shopify):

@@ -16,8 +16,8 @@ CELLS = 1_000_000
 Record = dict[str, Any]
 Pages = Iterator[Sequence[Record]]
 
-_OLDER = timedelta(days=1)
-"""So far below the bound no filter reaches that only rounds."""
+_OLDER = timedelta(days=2)
+"""So far below the bound no filter reaches that only rounds, to days of any time zone."""
 
 
 def filtered(pages: Pages, window: Window) -> Pages:
@@ -25,7 +25,7 @@ def filtered(pages: Pages, window: Window) -> Pages:
     for number, page in enumerate(pages):
         if number == 0 and (count := _older(page, window)):
             window.context.warn(
-                f"{count} of the first {len(page)} records are more than a day older than was asked for: the source ignores the filter on "
+                f"{count} of the first {len(page)} records are more than two days older than was asked for: the source ignores the filter on "
                 f"{window.cursor_column}, so that each load reads too much; nothing is lost, report it"
             )
         yield page
