@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import EPOCH, MICROSECONDS, Cursor, CursorType
+from identity_pipeline.core.pace import LocalPace, Pace
 
 BoundForm = Literal["iso", "iso_s", "s", "ms"]
 """How a vendor takes a timestamp in a request: ISO 8601 in UTC, with whole seconds only, or seconds or milliseconds since 1970."""
@@ -31,7 +32,7 @@ class ReadContext:
     source hands out to continue from, that of the load before until a reader has a new one: kept with
     the mark, never shown. ``asked_below`` says that the source was asked for records below the lower
     bound too, such as those committed late: they are no surplus to be filtered out. ``sleep`` is how
-    readers wait, for a limit or before a retry.
+    readers wait, for a limit or before a retry, ``pace`` gives their requests a turn.
     """
 
     requests: int = 0
@@ -49,6 +50,7 @@ class ReadContext:
     warnings: list[str] = field(default_factory=list)
     log: Callable[[str], None] = logging.getLogger("identity_pipeline.read").info
     sleep: Callable[[float], None] = time.sleep
+    pace: Pace = field(default_factory=LocalPace, repr=False)
 
     def clock(self, now: datetime, settled: datetime | None = None) -> None:
         """Fix the source's clock and, where it is earlier, the time before which nothing more appears.

@@ -13,6 +13,7 @@ from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filt
 from identity_pipeline.core.errors import ConfigurationError, ContractBroken, PipelineError, RateLimited, SchemaChanged
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.load_spec import LoadSpec
+from identity_pipeline.core.pace import Pace
 from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.text import Batch, cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
@@ -21,6 +22,7 @@ from identity_pipeline.loading.start import Start, start_of
 from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.ledger import ReadSummary, SourceState
 from identity_pipeline.store.load import Load
+from identity_pipeline.store.pace import SharedPace
 from identity_pipeline.store.sieve import Sieve, is_worth
 
 _REPORT_EVERY = 5.0
@@ -48,6 +50,7 @@ class _Reading:
     stored: SourceState
     log: Callable[[str], None]
     redactor: Redactor
+    pace: Pace
     warnings: list[str] = field(default_factory=list)
 
     def land(self, load: Load, start: Start) -> ReadSummary:
@@ -257,7 +260,8 @@ def read(
     options, redactor = options or RunOptions(), redactor or Redactor()
     stored = ledger.state(target.url, spec.source_name)
     check_not_before(spec, stored, options)
-    reading = _Reading(spec, reader, target, options, stored, log, redactor)
+    pace = SharedPace(target.url)
+    reading = _Reading(spec, reader, target, options, stored, log, redactor, pace)
     start = start_of(spec, stored, published, options, reading.warnings.append)
     if stored.mapping and stored.mapping != fingerprint(spec) and start.lower is not None:
         reading.warnings.append(
@@ -267,7 +271,7 @@ def read(
     load = ledger.open_load(
         target.url, spec.source_name, spec.source_type, run_id, full_refresh=options.full_refresh, before=start.mark, log=log
     )
-    with ledger.closing(target.url, load, redact=redactor.redact), lease.hold(target.url, load):
+    with ledger.closing(target.url, load, redact=redactor.redact), lease.hold(target.url, load), pace:
         reached("read")
         target.landing.remove_others(spec.source_name, load.load_id)
         try:

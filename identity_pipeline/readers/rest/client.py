@@ -1,7 +1,6 @@
 """The client: one request after the other to one API, page after page."""
 
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,25 +41,6 @@ _LISTED = 3
 _LED_HERE = f"the page before led here, and what it gave is not accepted (any more): {REPORT}"
 
 
-@dataclass
-class _Pace:
-    """Keeps requests at least ``interval`` seconds apart."""
-
-    interval: float
-    _next: float = 0.0
-
-    def wait(self) -> float:
-        """Seconds until the next request may go, which is then taken as sent."""
-        now = time.monotonic()
-        pause = max(0.0, self._next - now)
-        self._next = now + pause + self.interval
-        return pause
-
-    def rest(self, seconds: float) -> None:
-        """Let no request go for so long."""
-        self._next = max(self._next, time.monotonic() + seconds)
-
-
 @dataclass(frozen=True)
 class Client:
     """Asks one HTTP API for JSON.
@@ -88,7 +68,6 @@ class Client:
     max_bytes: int = 64 * 2**20
     random: Callable[[], float] = random.random
     _session: requests.Session = field(default_factory=session, init=False, repr=False)
-    _paces: dict[float, _Pace] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         guard.check_url(self.base_url, "base_url")
@@ -269,8 +248,8 @@ class Client:
     def _once(self, request: Request, url: str, secret: Mapping[str, str], *, onward: bool) -> Response:
         """The response to one exchange, if nothing is wrong with it."""
         interval = self.interval if request.interval is None else request.interval
-        pace = self._paces.setdefault(interval, _Pace(interval))
-        if pause := pace.wait():
+        pace, limit = self.context.pace, self._limit(secret, interval)
+        if (interval or self.limits) and (pause := pace.turn(limit, interval)):
             self.context.throttled_seconds += pause
             self.context.sleep(pause)
         headers = {"Accept": "application/json", "User-Agent": "identity-pipeline", **self.headers, **secret, "Accept-Encoding": "gzip"}
@@ -282,7 +261,7 @@ class Client:
         found = self.errors(response)
         if found is None and response.status < 300:
             if 0 < (pause := longest(self.limits, response) or 0) <= self.retry_budget:
-                pace.rest(pause)
+                pace.rest(limit, pause)
             return replace(response, code=self.errors.code_of(response))
         found = found or VendorError()
         error = found.error or error_class(response.status, content_type(response.headers))
@@ -291,7 +270,14 @@ class Client:
         if onward and error is SourceRejected:
             error, found = ContractBroken, replace(found, advice=found.advice or _LED_HERE)
         wait = longest(self.limits, response, refused=True) if error is RateLimited and found.wait is None else found.wait
-        raise refusal(error(describe(response, found, error)), response.headers, wait)
+        refused = refusal(error(describe(response, found, error)), response.headers, wait)
+        if isinstance(refused, Transient) and error is RateLimited and refused.wait and refused.wait <= self.retry_budget:
+            pace.refused(limit, refused.wait)
+        raise refused
+
+    def _limit(self, secret: Mapping[str, str], interval: float) -> str:
+        """What requests of one kind to one account share."""
+        return repr((self.base_url, sorted(secret.items()), interval))
 
     def _parsed(self, call: Call, response: requests.Response) -> Any:
         """The parsed body. That of a refusal is None where it cannot be read: it must not hide the status."""
