@@ -9,6 +9,7 @@ STANDING = {
     "intercom_contacts",
     "klaviyo_profiles",
     "mailchimp_members",
+    "mysql_identity",
     "pipedrive_persons",
     "postgres_identity",
     "shopify_customers",

@@ -22,8 +22,9 @@ class Dialect:
 
     ``parts`` names the parts of a full name, outermost first; ``default`` stands for those that a
     user may leave out. ``quote`` doubled inside quotes is itself. ``unquoted`` is what one part may
-    be without quotes, and ``fold`` what the engine then takes it for. Engines cut a longer name
-    than ``max_bytes`` (UTF-8) and mean another table. ``denied`` matches schemas that are never read.
+    be without quotes, and ``fold`` what the engine then takes it for. An engine may cut a longer name
+    than ``max_length`` (bytes of UTF-8, or characters) and mean another table. ``denied`` matches schemas
+    that are never read.
     """
 
     parts: tuple[str, ...]
@@ -31,8 +32,9 @@ class Dialect:
     quote: str
     unquoted: re.Pattern[str]
     fold: Callable[[str], str]
-    max_bytes: int
+    max_length: int
     denied: re.Pattern[str]
+    in_bytes: bool = True
 
     def readings(self, name: str, setting: str = "table") -> tuple[tuple[str, ...], ...]:
         """The full names that ``name`` may mean, of which the first that exists is meant: as the engine folds it, as it is spelled.
@@ -46,12 +48,16 @@ class Dialect:
         name = _visible(name, setting)
         forms = dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)))
         readings = dict.fromkeys(reading for form in forms for reading in self._full_names(form, setting))
-        fitting = tuple(reading for reading in readings if all(len(part.encode()) <= self.max_bytes for part in reading))
+        fitting = tuple(reading for reading in readings if all(self._length(part) <= self.max_length for part in reading))
         if not fitting:
-            raise ConfigurationError(f"{setting}: a part of {name!r} is longer than the {self.max_bytes} bytes of any name")
+            unit = "bytes" if self.in_bytes else "characters"
+            raise ConfigurationError(f"{setting}: a part of {name!r} is longer than the {self.max_length} {unit} of any name")
         if any(self.denied.search(reading[-2]) for reading in readings):
             raise ConfigurationError(f"{setting}: {name!r} is in a schema of the system: only schemas with data are read")
         return fitting
+
+    def _length(self, part: str) -> int:
+        return len(part.encode()) if self.in_bytes else len(part)
 
     def _full_names(self, name: str, setting: str) -> Iterator[tuple[str, ...]]:
         parts = self._split(name, setting)

@@ -27,7 +27,7 @@ DIALECT = Dialect(
     quote="`",
     unquoted=re.compile(r"[A-Za-z_]\w*"),
     fold=str.upper,
-    max_bytes=255,
+    max_length=255,
     denied=re.compile(r"(?i)^temp$"),
 )
 

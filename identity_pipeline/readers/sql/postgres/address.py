@@ -22,6 +22,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.readers.http import guard
+from identity_pipeline.readers.sql.certificate import check_authority
 
 ALLOWED = ("host", "port", "dbname", "user", "password", "sslmode", "connect_timeout", "application_name", "target_session_attrs")
 WEAK = ("disable", "allow", "prefer", "require", "verify-ca")
@@ -148,8 +149,6 @@ def parse(connection_string: str, ca_certificate: str | None = None) -> Address:
     ports = _ports(texts.get("port", "5432"), len(hosts))
     if texts.get("sslmode", "verify-full") not in {*WEAK, "verify-full"}:
         raise ConfigurationError("connection_string: sslmode is unknown: leave it out, then the certificate is verified")
-    if ca_certificate and not re.match(r"\s*-----BEGIN CERTIFICATE-----\s", ca_certificate):
-        raise ConfigurationError("ca_certificate: expected the text of a certificate, from -----BEGIN CERTIFICATE----- on")
     seconds = texts.get("connect_timeout", "10")
     return Address(
         hosts=tuple(guard.check_host(host, "connection_string") for host in hosts),
@@ -158,7 +157,7 @@ def parse(connection_string: str, ca_certificate: str | None = None) -> Address:
         user=texts["user"],
         password=texts.get("password"),
         sslmode=texts.get("sslmode"),
-        ca_certificate=ca_certificate or None,
+        ca_certificate=check_authority(ca_certificate),
         connect_timeout=min(max(int(seconds), 2), 60) if re.fullmatch(r"\d{1,4}", seconds) else 10,
         application_name=texts.get("application_name", "identity_pipeline")[:60],
         target_session_attrs=texts.get("target_session_attrs", "any"),

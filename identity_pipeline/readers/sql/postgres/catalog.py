@@ -18,7 +18,7 @@ DIALECT = Dialect(
     quote='"',
     unquoted=re.compile(r"[^\W\d][\w$\u0300-\u036f\u3099\u309a]*"),  # with the accents of decomposed letters, kana included
     fold=lambda text: text.translate(_ASCII_LOWER),  # in UTF-8 the server folds no other letters
-    max_bytes=63,
+    max_length=63,
     denied=re.compile(r"(?i)^(pg_|information_schema$)"),
 )
 
