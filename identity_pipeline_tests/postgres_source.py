@@ -1,16 +1,14 @@
 """A PostgreSQL database that plays the customer: tables to read, a reader's role, a canary."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from identity_pipeline.core.cursor import Cursor, CursorType, Reading
-from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
 from identity_pipeline.core.secret import StoredToken
-from identity_pipeline.core.window import ReadContext, Window
+from identity_pipeline.core.window import Window
 from identity_pipeline.readers.sql.postgres import PostgresEngine
 from identity_pipeline.readers.sql.table import SqlTable
 
@@ -93,32 +91,6 @@ class Customer:
         with psycopg.connect(self.url) as writer:
             yield writer
             writer.rollback()
-
-
-@dataclass
-class Load:
-    """One load as the pipeline makes it: read, filter, mark."""
-
-    records: list[dict]
-    mark: str | None
-    filtered: int
-    context: ReadContext
-
-    @property
-    def ids(self) -> set[str]:
-        """What was loaded."""
-        return {record["id"] for record in self.records}
-
-
-def load(table: SqlTable, column: str, cursor_type: CursorType, lower: str | None = None, state: str | None = None) -> Load:
-    """Load what ``table`` has from ``lower`` on; ``state`` is what the load before kept."""
-    cursor = Cursor(column, cursor_type, Reading(table.timezone))
-    window, counts, records = Window(cursor, lower, state=state), CursorCounts(), []
-    with closing(table.read(window)) as batches:
-        for batch in batches:
-            shown = replace(window, lower=None) if window.context.asked_below else window
-            records += apply_cursor_filter(batch, shown, counts).to_pylist()
-    return Load(records, counts.mark(cursor), counts.filtered, window.context)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from identity_pipeline.core.cursor import CursorType
 from identity_pipeline.embedded import server as embedded
 from identity_pipeline.readers.sql.postgres import commits, stream
 from identity_pipeline_tests import clusters
-from identity_pipeline_tests.postgres_source import Customer, Load, customer, load
+from identity_pipeline_tests.postgres_source import Customer, customer
+from identity_pipeline_tests.sql_load import Load, load
 
 CREATE = """
     CREATE SEQUENCE handed_out;

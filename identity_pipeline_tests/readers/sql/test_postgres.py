@@ -27,7 +27,8 @@ from identity_pipeline.readers.sql.cursor import FollowedColumn
 from identity_pipeline.readers.sql.postgres import catalog, commits, stream
 from identity_pipeline.readers.sql.postgres.session import SETTINGS
 from identity_pipeline_tests.pooler import pooler
-from identity_pipeline_tests.postgres_source import HOSTILE_NAMES, Customer, customer, load
+from identity_pipeline_tests.postgres_source import HOSTILE_NAMES, Customer, customer
+from identity_pipeline_tests.sql_load import load
 
 
 @pytest.fixture
