@@ -54,7 +54,8 @@ def server() -> Server:
     bootstrap = "\n".join((
         "CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket = NULL;",
         *((_share() / name).read_text("utf-8") for name in _SCRIPTS),
-        "FLUSH PRIVILEGES;", f"CREATE USER {made.user}@'%' IDENTIFIED BY '{made.password}';", f"GRANT ALL ON *.* TO {made.user}@'%' WITH GRANT OPTION;",
+        "FLUSH PRIVILEGES;", f"CREATE USER {made.user}@'%' IDENTIFIED BY '{made.password}';",
+        f"GRANT ALL ON *.* TO {made.user}@'%' WITH GRANT OPTION;",
     ))  # fmt: skip
     with (folder / "log").open("ab") as log:
         subprocess.run(
@@ -107,7 +108,9 @@ def _command(folder: Path) -> tuple[list[str], dict[str, str]]:
     where = [f"--lc-messages-dir={_share()}", f"--character-sets-dir={_share() / 'charsets'}"]
     if program is None:
         program = str(_unpacked() / "usr" / "sbin" / "mariadbd")
-        libraries = [str(path) for path in _unpacked().glob("usr/lib/*-linux-gnu")] + [str(path) for path in _unpacked().glob("lib/*-linux-gnu")]
+        libraries = [str(path) for path in _unpacked().glob("usr/lib/*-linux-gnu")] + [
+            str(path) for path in _unpacked().glob("lib/*-linux-gnu")
+        ]
         environment["LD_LIBRARY_PATH"] = ":".join(libraries)
     account = ["--user=root"] if os.geteuid() == 0 else []
     return [program, "--no-defaults", *account, f"--datadir={folder / 'data'}", f"--tmpdir={folder}", *where, *_FAST], environment
@@ -142,8 +145,8 @@ def _unpack(place: Path) -> None:
     for name in ("lists/partial", "cache/archives/partial"):
         (place / name).mkdir(parents=True)
     # lists and archives of our own: any account may fetch them, and this machine's are left alone
-    apt = ["apt-get", "-q", "-y", "-o", f"Dir::State::lists={place / 'lists'}", "-o", f"Dir::Cache={place / 'cache'}", "-o", "Debug::NoLocking=1",
-           "-o", "APT::Sandbox::User="]  # fmt: skip
+    apt = ["apt-get", "-q", "-y", "-o", f"Dir::State::lists={place / 'lists'}", "-o", f"Dir::Cache={place / 'cache'}",
+           "-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="]  # fmt: skip
     for arguments in (["update"], ["--no-install-recommends", "--download-only", "install", "mariadb-server-core"]):
         done = subprocess.run([*apt, *arguments], capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

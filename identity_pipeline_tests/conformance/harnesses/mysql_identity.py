@@ -57,9 +57,7 @@ class MysqlIdentityHarness(Harness):
 
     def show(self, contacts: Sequence[Contact]) -> None:
         """Replace the rows of the table."""
-        rows = [
-            (c.id, c.first_name, c.email, c.phone, c.note, _wall(c.at), _wall(c.at) if c.deleted else None) for c in contacts
-        ]
+        rows = [(c.id, c.first_name, c.email, c.phone, c.note, _wall(c.at), _wall(c.at) if c.deleted else None) for c in contacts]
         self.source.run("TRUNCATE contacts")
         with self.source.admin.cursor() as cursor:
             cursor.executemany("INSERT INTO contacts VALUES (%s, %s, %s, %s, %s, %s, %s)", rows)

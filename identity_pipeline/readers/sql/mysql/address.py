@@ -29,10 +29,49 @@ _FIXES = {
     "charset": "leave it out, text is always read as utf8mb4",
 }
 _REFUSED = frozenset(
-    "local-infile allow-local-infile read-default-file read-default-group option-files unix-socket socket init-command client-flag "
-    "client-flags plugin-dir auth-plugin auth-plugin-map default-auth allow-public-key-retrieval server-public-key ssl-cert ssl-key "
-    "ssl-key-password ssl-capath ssl-cipher ssl-disabled sql-mode use-unicode conv cursorclass named-pipe compress bind-address "
-    "host port user password passwd database db autocommit defer-connect read-timeout write-timeout max-allowed-packet".split()
+    {
+        "local-infile",
+        "allow-local-infile",
+        "read-default-file",
+        "read-default-group",
+        "option-files",
+        "unix-socket",
+        "socket",
+        "init-command",
+        "client-flag",
+        "client-flags",
+        "plugin-dir",
+        "auth-plugin",
+        "auth-plugin-map",
+        "default-auth",
+        "allow-public-key-retrieval",
+        "server-public-key",
+        "ssl-cert",
+        "ssl-key",
+        "ssl-key-password",
+        "ssl-capath",
+        "ssl-cipher",
+        "ssl-disabled",
+        "sql-mode",
+        "use-unicode",
+        "conv",
+        "cursorclass",
+        "named-pipe",
+        "compress",
+        "bind-address",
+        "host",
+        "port",
+        "user",
+        "password",
+        "passwd",
+        "database",
+        "db",
+        "autocommit",
+        "defer-connect",
+        "read-timeout",
+        "write-timeout",
+        "max-allowed-packet",
+    }
 )
 """Parameters of the drivers. Others are not repeated in a message: they may be anything, a part of a password too."""
 

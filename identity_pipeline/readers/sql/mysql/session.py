@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from pymysql import err
@@ -33,7 +34,7 @@ SETTINGS = {
     "time_zone": "'+00:00'",
     "sql_auto_is_null": "0",
     "sql_big_selects": "1",
-    "sql_select_limit": "DEFAULT",
+    "sql_select_limit": "18446744073709551615",
     "lock_wait_timeout": "5",
     "net_write_timeout": "600",  # the server waits for a reader that writes a batch
     "wait_timeout": "600",
@@ -60,8 +61,7 @@ _REFUSED: dict[int, tuple[type[PipelineError], str]] = {
     4151: (CredentialError, "has locked this user: its administrator unlocks it"),
     1044: (PermissionDenied, "does not let this user use the database: GRANT SELECT ON the table TO the user"),
     2026: (ConfigurationError, "offers no TLS: enable it there (ssl-mode=DISABLED is for hosts in IDENTITY_ALLOW_PRIVATE_HOSTS)"),
-    2059: (ConfigurationError, "signs this user in by a method that is not used here: give it mysql_native_password, caching_sha2_password "
-           "or ed25519 (methods that send the password itself need TLS)"),
+    2059: (ConfigurationError, "signs this user in by a method that is not used here (those that send the password itself need TLS)"),
     3159: (ConfigurationError, "takes no connection without TLS: leave ssl-mode out"),
     1129: (SourceUnavailable, "has blocked this machine after failed connections: its administrator runs FLUSH HOSTS"),
 }  # fmt: skip
@@ -88,7 +88,7 @@ class _Unencrypted:
         raise err.OperationalError(2059, "the password would be sent unencrypted")
 
 
-_PLAIN = dict.fromkeys((b"mysql_clear_password", b"dialog", b"mysql_old_password"), _Unencrypted)
+_PLAIN: dict[str, Any] = dict.fromkeys(("mysql_clear_password", "dialog", "mysql_old_password"), _Unencrypted)
 
 
 @dataclass(frozen=True)
@@ -207,9 +207,13 @@ def _refusal(address: Address, error: err.Error, *, encrypted: bool) -> Pipeline
     number = error.args[0] if error.args else 0
     cause = getattr(error, "original_exception", None)
     if isinstance(cause, ssl.SSLCertVerificationError):
-        if cause.verify_code == _OTHER_NAME:
-            return ConfigurationError(f"{address} shows a certificate of another name: connect by the name that it is for")
-        return ConfigurationError(f"{address} shows a certificate that no known authority signed: put its authority into ca_certificate")
+        other = cause.verify_code == _OTHER_NAME
+        fault = (
+            "of another name: connect by the name that it is for"
+            if other
+            else "that no known authority signed: put its authority into ca_certificate"
+        )
+        return ConfigurationError(f"{address} shows a certificate {fault}")
     if number in _REFUSED:
         kind, advice = _REFUSED[number]
         if number == 1045 and not encrypted:

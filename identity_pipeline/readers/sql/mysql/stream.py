@@ -29,8 +29,24 @@ _FORMS = {
     "float": "{c} + 0e0",  # the server shows six digits of a float, and all of a double
 }
 _BINARY = frozenset(
-    "binary varbinary tinyblob blob mediumblob longblob vector geometry point linestring polygon multipoint multilinestring "
-    "multipolygon geometrycollection geomcollection".split()
+    {
+        "binary",
+        "varbinary",
+        "tinyblob",
+        "blob",
+        "mediumblob",
+        "longblob",
+        "vector",
+        "geometry",
+        "point",
+        "linestring",
+        "polygon",
+        "multipoint",
+        "multilinestring",
+        "multipolygon",
+        "geometrycollection",
+        "geomcollection",
+    }
 )
 # utf8mb4_bin takes blanks at the end for nothing: only bytes are all different.
 _BYTES = "cast(convert({c} USING utf8mb4) AS binary)"

@@ -8,6 +8,7 @@ since it cannot connect to one address and verify the certificate for the name t
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from typing import Any, NoReturn
 
 from pymysql import connections, err
@@ -41,6 +42,10 @@ def understood() -> Iterator[None]:
 
 class Connection(connections.Connection):
     """A connection to a server. What is private in its base is used here and nowhere else."""
+
+    server_version: str
+    _secure: bool
+    _rfile: BufferedReader | None
 
     @property
     def encrypted(self) -> bool:
