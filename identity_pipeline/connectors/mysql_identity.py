@@ -46,7 +46,7 @@ class MysqlIdentity(SqlConnector):
     )
     table: str = setting(
         "database.table, or a table of the connection string's database; "
-        "other characters in backticks: `My Table`"
+        "a name with other characters goes into backticks, as `My Table`"
     )
     ca_certificate: str = setting(
         "Text of the certificate authority (PEM) when it is not a public one.", default=""
