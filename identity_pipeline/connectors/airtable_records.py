@@ -44,7 +44,11 @@ class AirtableRecords(RestConnector):
     vendor = "airtable"
 
     access_token: Secret = setting("Personal access token that may read records and the schema")
-    base_id: str = setting("The base: app…, as in its address", pattern=r"^app[A-Za-z0-9]+$")
+    base_id: str = setting(
+        "The base: app…, as in its address",
+        pattern=r"^app[A-Za-z0-9]+$",
+        examples=["app0123456789abcd"],
+    )
     table: str = setting(
         "The table: tbl…, as in its address, which outlasts a new name; or its name"
     )
