@@ -25,8 +25,8 @@ def filtered(pages: Pages, window: Window) -> Pages:
     for number, page in enumerate(pages):
         if number == 0 and (count := _older(page, window)):
             window.context.warn(
-                f"{count} of the first {len(page)} records are more than two days older than was asked for: the source ignores the filter on "
-                f"{window.cursor_column}, so that each load reads too much; nothing is lost, report it"
+                f"{count} of the first {len(page)} records are more than two days older than was asked for: the source ignores the filter "
+                f"on {window.cursor_column}, so that each load reads too much; nothing is lost, report it"
             )
         yield page
 
