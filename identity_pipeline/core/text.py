@@ -15,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from itertools import chain
+from json.encoder import encode_basestring
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -52,6 +53,12 @@ class _Number(str):
 _TEXTS = frozenset({str, _Number, type(None)})
 """Types whose values Arrow takes as text the way they are."""
 _FLAT = _TEXTS | {bool, int, float}
+_PLAIN = _FLAT | {list, dict}
+"""What a parsed page holds. An object that is left there has no fields."""
+_NONE, _NO_FIELDS = type(None), {}
+_SPREAD_DEPTH = 20
+_Values = tuple[Sequence[Any], AbstractSet[type] | None]
+"""Values of one column and their types, None where nobody has looked."""
 
 
 def parse_json(body: bytes | str) -> Any:
@@ -71,8 +78,15 @@ def escape(text: str) -> str:
     return _UNSTORABLE.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
-def to_json(value: Any) -> str:
+def to_json(value: Any) -> str:  # noqa: PLR0911 - one return for each type of value
     """JSON text of a list or object, numbers as they were written, deterministic."""
+    kind = type(value)  # what a parsed page holds; asking an abstract class costs more than the text
+    if kind is str:
+        return encode_basestring(value)
+    if kind is dict:
+        return "{" + ",".join([f"{encode_basestring(str(k))}:{to_json(v)}" for k, v in value.items()]) + "}"
+    if kind is list:
+        return "[" + ",".join([to_json(v) for v in value]) + "]"
     if isinstance(value, _Number):
         return str(value)
     if isinstance(value, Mapping):
@@ -121,10 +135,14 @@ def flatten(record: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict
         raise ContractBroken(f"a record is nested deeper than {MAX_DEPTH} levels")
     flat: dict[str, str | None] = {}
     for key, value in record.items():
-        name = f"{prefix}{key}"
-        if value is None or type(value) is str:
+        name, kind = f"{prefix}{key}", type(value)
+        if value is None or kind is str or kind is _Number:
             flat[name] = value
-        elif isinstance(value, Mapping) and value:
+        elif kind is bool:
+            flat[name] = "true" if value else "false"
+        elif kind is list:
+            flat[name] = to_json(value)
+        elif (kind is dict or isinstance(value, Mapping)) and value:
             flat.update(flatten(value, f"{name}.", depth + 1))
         else:
             flat[name] = to_text(value)
@@ -137,12 +155,39 @@ def table_of(records: Iterable[Mapping[str, Any]]) -> pa.Table:
     An object that is nested too deep is rejected alone: it keeps its texts and says why under :data:`REJECTED`.
     """
     rows = list(records)
-    columns = _by_column(rows)
-    kinds = {name: set(map(type, values)) for name, values in columns.items()}
-    if any(type(name) is not str for name in columns) or not all(map(_FLAT.issuperset, kinds.values())):
-        rows = [_flattened(row) for row in rows]
-        columns, kinds = _by_column(rows), {}
-    return _table({name: _array(values, kinds.get(name)) for name, values in columns.items()}, len(rows))
+    columns: dict[str, _Values] = {}
+    try:
+        if _spread(rows, "", columns, 0):
+            return _table({name: _array(*values) for name, values in columns.items()}, len(rows))
+    except RecursionError:  # lists within lists
+        pass
+    return _table({name: _array(values) for name, values in _by_column([_flattened(row) for row in rows]).items()}, len(rows))
+
+
+def _spread(rows: list[Any], prefix: str, into: dict[str, _Values], depth: int) -> bool:
+    """Put the fields of ``rows`` into columns, nested objects under dotted names. False if it takes a look at each row.
+
+    That is so for names that are no texts or that meet (``a.b`` beside an object ``a``), for objects of
+    another type than JSON's, and where it goes deep.
+    """
+    if depth > _SPREAD_DEPTH:
+        return False
+    for name, values in _by_column(rows).items():
+        if type(name) is not str:
+            return False
+        kinds, dotted = set(map(type, values)), f"{prefix}{name}"
+        if dict in kinds:
+            objects = [value if type(value) is dict and value else _NO_FIELDS for value in values]
+            values = [None if type(value) is dict and value else value for value in values]  # noqa: PLW2901 - what is no object
+            if not _spread(objects, f"{dotted}.", into, depth + 1):
+                return False
+            kinds = set(map(type, values))
+            if kinds == {_NONE} and not any(row.get(name, True) is None for row in rows):
+                continue
+        if not kinds <= _PLAIN or dotted in into:
+            return False
+        into[dotted] = values, kinds
+    return True
 
 
 def _flattened(record: Mapping[str, Any]) -> dict[str, str | None]:
