@@ -133,7 +133,10 @@ def _typed(record: rest.Record, types: dict[str, str]) -> rest.Record:
         kind: [record[name] for name, each in types.items() if each == kind and name in record]
         for kind in TYPES
     }
-    return {name: _lasting(value) for name, value in record.items()} | {"by_type": by_type}
+    return {name: _lasting(value) for name, value in record.items()} | {
+        "by_type": by_type
+        | {"lastModifiedTime": next(iter(by_type["lastModifiedTime"]), None)}  # a single time
+    }
 
 
 def _lasting(value: Any) -> Any:
