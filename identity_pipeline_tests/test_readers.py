@@ -13,6 +13,7 @@ STANDING = {
     "pipedrive_persons",
     "postgres_identity",
     "shopify_customers",
+    "snowflake_identity",
     "stripe_customers",
     "zendesk_users",
 }
