@@ -4,6 +4,7 @@ The vendors are the servers of the conformance suite, each in a process of its o
 the CPU of the process that reads. A vendor's own waits are left out.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -34,12 +35,14 @@ def read(source_type: str, reached: dict[str, Any], log: Path) -> None:
     """Read and land everything through the connector; keep what was asked for in ``log``."""
     import requests
 
+    from identity_pipeline.core.settings import COLLECT_AFTER
     from identity_pipeline.core.text import cast_all_utf8
     from identity_pipeline.core.window import ReadContext, Window
     from identity_pipeline.declarations.opened import opened
     from identity_pipeline.declarations.source import Source
     from identity_pipeline.store.landing import Landing
 
+    gc.set_threshold(COLLECT_AFTER)  # as in a run
     asked: list[Any] = []
     request = requests.Session.request
 
@@ -69,7 +72,10 @@ def bare(log: Path) -> None:
     """Ask for the same pages and parse them."""
     import requests
 
+    from identity_pipeline.core.settings import COLLECT_AFTER
+
     asked = json.loads(log.read_text())
+    gc.set_threshold(COLLECT_AFTER)
     session = requests.Session()
     began = time.process_time()
     for method, url, headers, body in asked:

@@ -18,6 +18,7 @@ from identity_pipeline import __version__
 from identity_pipeline.cli import output
 from identity_pipeline.cli.lazy import LazyGroup
 from identity_pipeline.core.errors import PipelineError, TargetUnavailable
+from identity_pipeline.core.settings import COLLECT_AFTER
 
 _HERE = "identity_pipeline.cli"
 _COMMANDS = {
@@ -30,8 +31,6 @@ _COMMANDS = {
     "db": (f"{_HERE}.database:db", "The identity database: embedded server, address, migrations."),
     "doctor": (f"{_HERE}.doctor:doctor", "Check everything that a load needs, with advice."),
 }
-_COLLECT_AFTER = 50_000
-"""New objects between two collections: imports make a million that stay, and looking through them again and again is a fifth of a start."""
 
 
 class _Main(LazyGroup):
@@ -95,5 +94,5 @@ def command(log_level: str | None) -> None:
 
 def main() -> None:
     """Run the command line."""
-    gc.set_threshold(_COLLECT_AFTER)
+    gc.set_threshold(COLLECT_AFTER)
     command(prog_name="identity-pipeline")
