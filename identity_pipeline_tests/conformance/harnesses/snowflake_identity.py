@@ -47,7 +47,7 @@ class SnowflakeIdentityHarness(Harness):
     def start(self) -> dict[str, Any]:
         """An empty table, and a user who may read it, behind a relay."""
         self.tools.monkeypatch.setattr(session, "LOGIN_TIMEOUT", 2)
-        self.tools.monkeypatch.setattr(session, "REQUEST_TIMEOUT", 3)
+        self.tools.monkeypatch.setattr(session, "REQUEST_TIMEOUT", 5)
         self.source = self.enter(customer())
         self.source.run("CREATE TABLE contacts (id text, first_name text, email text, phone text, note text,"
                         " updated_at timestamp_ntz, deleted_at timestamp_ntz)")  # fmt: skip
