@@ -71,12 +71,13 @@ def keep_connections(instance: DagsterInstance) -> None:
     instance.optimize_for_webserver(statement_timeout=_STATEMENT_MILLISECONDS, pool_recycle=3600, max_overflow=10)
 
 
-def execute_run_of(run_id: str, ref: InstanceRef) -> None:
-    """Execute a run that is already there, as Dagster's own run workers do."""
+def execute_run_of(run_id: str, ref: InstanceRef, tags: dict[str, str]) -> None:
+    """Execute a run that is already there, as Dagster's own run workers do. ``tags`` are set on it first."""
     from dagster._cli.api import _execute_run_command_body  # noqa: PLC0415 - it brings what only run workers need
 
     with suppress(KeyboardInterrupt), capture_interrupts(), DagsterInstance.from_ref(ref) as instance:
         keep_connections(instance)
+        instance.add_run_tags(run_id, tags)
         _execute_run_command_body(run_id, instance, lambda _event: None, set_exit_code_on_failure=False)
 
 

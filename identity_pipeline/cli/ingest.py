@@ -197,13 +197,14 @@ def _shown() -> Iterator[tuple[Callable[[str, str], None], Callable[[list[Any]],
     from rich.live import Live  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+    # no thread of its own, which a fork would leave holding its lock
+    with Live(console=Console(stderr=True), auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
 
         def show(followed: list[Any]) -> None:
             table = Table("source", "status", "last message", box=None)
             for one in followed:
                 table.add_row(one.source_name, one.status.lower(), one.error or one.message)
-            live.update(table)
+            live.update(table, refresh=True)
 
         yield (lambda _name, _message: None), show
 

@@ -64,8 +64,9 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
         spec.cursor, start.lower, options.full_refresh, options.objects, options.limit, files, start.state, ReadContext(log=log)
     )
     found, counts = DryRun(spec.source_name, described(window)), CursorCounts()
-    with connect(url, doing="compare with the identity table") as connection, closing(closable(reader.read(window))) as batches:
-        connection.execute("set transaction read only")
+    comparing = connect(url, doing="compare with the identity table", autocommit=True)  # a source may be slow: no transaction waits for it
+    with comparing as connection, closing(closable(reader.read(window))) as batches:
+        connection.execute("set default_transaction_read_only to on")
         for batch in batches:
             records = cast_all_utf8(batch)
             if options.limit is not None:
@@ -73,14 +74,14 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
             found.records_read += records.num_rows
             kept = apply_cursor_filter(records, window, counts)
             if kept.num_rows:
-                _compare(connection, spec, kept, found)
+                _compare(connection, spec, kept, found, older_stays=not (options.full_refresh or spec.snapshot))
             if options.limit is not None and found.records_read >= options.limit:
                 break
     found.filtered = counts.filtered
     return found
 
 
-def _compare(connection: psycopg.Connection, spec: LoadSpec, batch: pa.Table, found: DryRun) -> None:
+def _compare(connection: psycopg.Connection, spec: LoadSpec, batch: pa.Table, found: DryRun, *, older_stays: bool) -> None:
     id_field = rejection.id_field(batch, spec.field_map, spec.source_name)
     reasons = rejection.reasons(batch, id_field)
     found.reasons.update(reason.partition(":")[0] for reason in reasons.drop_null().to_pylist())
@@ -97,7 +98,7 @@ def _compare(connection: psycopg.Connection, spec: LoadSpec, batch: pa.Table, fo
     if not plain.num_rows:
         return
     rows = _stored(connection, spec, plain.column(id_field).to_pylist(), record_hashes(plain, fingerprint(spec)).to_pylist())
-    older = _older(spec, rows, keys)
+    older = _older(spec, rows, keys if older_stays else None)
     inserted = updated = 0
     for number, (position, absent, _, raw) in enumerate(rows):
         if gone[position].is_valid or (absent is False and older[number]):
@@ -131,7 +132,7 @@ def _stored(connection: psycopg.Connection, spec: LoadSpec, ids: list[str], hash
 
 def _older(spec: LoadSpec, rows: list[tuple], keys: pa.Array | None) -> list[bool]:
     """Which of them are older than what is stored, so that a load would leave that."""
-    if keys is None or spec.cursor is None or spec.snapshot or not rows:
+    if keys is None or spec.cursor is None or not rows:
         return [False] * len(rows)
     kept, came = cursors.aligned(
         spec.cursor.keys(pa.array([text for _, _, text, _ in rows], pa.string())), keys.take(pa.array([n for n, *_ in rows]))

@@ -23,7 +23,7 @@ from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.ledger import ReadSummary, SourceState
 from identity_pipeline.store.load import Load
 from identity_pipeline.store.pace import SharedPace
-from identity_pipeline.store.sieve import Sieve, is_worth
+from identity_pipeline.store.sieve import MAX_ROWS, Sieve
 
 _REPORT_EVERY = 5.0
 _UNKNOWN_WAIT = 3_600.0
@@ -72,13 +72,14 @@ class _Reading:
         same_rules = stored.mapping == fingerprint(spec) and not options.full_refresh
         return Window(
             spec.cursor, lower or start.lower, options.full_refresh, options.objects, options.limit,
-            stored.files if same_rules else {}, state, ReadContext(log=self.log, warnings=list(self.warnings), state=state),
+            stored.files if same_rules else {}, state,
+            ReadContext(log=self.log, warnings=list(self.warnings), state=state, pace=self.pace),
         )  # fmt: skip
 
     def _land_once(self, load: Load, start: Start, window: Window, *, again: bool = False) -> ReadSummary:
         spec, context, limit = self.spec, window.context, window.limit
         started = reported = time.monotonic()
-        counts, read, sieve = CursorCounts(), 0, None
+        counts, read, sieve = CursorCounts(), 0, self._sieve()
         # The read is closed at once when something here fails: the source's session must not wait for the traceback to go.
         with (
             self.target.landing.writer(spec.source_name, load.load_id) as writer,
@@ -90,7 +91,6 @@ class _Reading:
                 if limit is not None:
                     records = records.slice(0, limit - read)
                 kept = apply_cursor_filter(records, window, counts)
-                sieve = sieve or self._sieve(read + records.num_rows)
                 if sieve is not None:
                     kept = sieve.split(kept, read, writer.note)
                 read += records.num_rows
@@ -149,12 +149,13 @@ class _Reading:
             partial=partial,
         )
 
-    def _sieve(self, read: int) -> Sieve | None:
-        """What holds back the records that are stored as they are, where that pays and of two versions the later one stays."""
+    def _sieve(self) -> Sieve | None:
+        """What holds back the records that are stored as they are, where of two versions the later one in the stream stays."""
         spec, stored = self.spec, self.stored
-        if stored.mapping != fingerprint(spec) or spec.order != "oldest_first" or not is_worth(stored.row_count, read):
+        if stored.mapping != fingerprint(spec) or spec.order != "oldest_first" or not 0 < stored.row_count <= MAX_ROWS:
             return None
-        return Sieve(self.target.url, spec.source_name, spec.field_map, fingerprint(spec), spec.cursor and spec.cursor.column)
+        column = spec.cursor and spec.cursor.column
+        return Sieve(self.target.url, spec.source_name, spec.field_map, fingerprint(spec), column, stored.row_count)
 
     def _check_fields(self, written: Iterable[str], window: Window) -> None:
         """Refuse a source that lost a mapped field: its values would be overwritten with nothing."""

@@ -53,7 +53,8 @@ class _Worker:
         """Have it execute a run."""
         followed.message = "starting"
         self.followed = followed
-        self.channel.send((followed.source_name, followed.run_id))
+        with suppress(OSError):  # a worker that died meanwhile is found when it is listened to
+            self.channel.send((followed.source_name, followed.run_id))
 
 
 def run_all(
@@ -102,7 +103,7 @@ def run_all(
 
 def _start(sources: list[Source], how: How, others: list[Connection]) -> _Worker:
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=_work, args=(sources, how, theirs, [*others, ours]))
+    process = multiprocessing.get_context("fork").Process(target=_work, args=(sources, how, theirs, [*others, ours]), daemon=True)
     sys.stdout.flush()
     sys.stderr.flush()
     process.start()
@@ -131,7 +132,7 @@ def _listen(worker: _Worker, say: Callable[[str, str], None]) -> None:
 def _died(code: int, run_id: str) -> str:
     how = f"by signal {-code}" if code < 0 else f"with status {code}"
     message = f"the process of run {run_id} ended {how} before its load did: nothing half done stays; run it again"
-    with dg.DagsterInstance.get() as instance:
+    with suppress(Exception), dg.DagsterInstance.get() as instance:  # without the database nobody can be told but the caller
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             instance.report_run_failed(run, message)
@@ -142,19 +143,23 @@ def _cancel(workers: list[_Worker]) -> None:
     """End the runs as the UI's Terminate does. Their loads are closed as failed, the marks stay."""
     if not workers:
         return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not leave some of them behind
     with dg.DagsterInstance.get() as instance:
-        for worker in workers:
-            run = instance.get_run_by_id(worker.followed.run_id) if worker.followed else None
-            if run is not None and not run.is_finished:
+        runs = [worker.followed and instance.get_run_by_id(worker.followed.run_id) for worker in workers]
+        for worker, run in zip(workers, runs, strict=True):
+            if run and not run.is_finished:
                 instance.report_run_canceling(run)
             with suppress(ProcessLookupError):
                 os.kill(worker.process.pid or 0, signal.SIGINT)
-    for worker in workers:
-        worker.channel.close()
-        worker.process.join(_END_SECONDS)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
+        for worker, run in zip(workers, runs, strict=True):
+            worker.channel.close()
+            worker.process.join(_END_SECONDS)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+                if run:
+                    instance.report_run_canceled(run)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # -- In the forked process ------------------------------------------------------------------------
@@ -211,3 +216,5 @@ def _redirect(log: Path) -> None:
     for number in (1, 2):
         os.dup2(file, number)
     os.close(file)
+    # The parent's may be wrapped by what draws on a terminal, whose locks another thread held at the fork.
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", buffering=1) for number in (1, 2))

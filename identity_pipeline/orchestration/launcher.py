@@ -41,7 +41,6 @@ class ForkingRunLauncher(DefaultRunLauncher):
             target=_execute, args=(run.run_id, self._instance.get_ref(), dict(os.environ), _sources(run)), name=f"run {run.run_id}"
         )
         process.start()
-        self._instance.add_run_tags(run.run_id, worker_tags(process.pid))
         self._run_ids.add(run.run_id)
 
     def terminate(self, run_id: str) -> bool:
@@ -103,4 +102,4 @@ def _execute(run_id: str, instance: InstanceRef, environment: dict[str, str], so
     from identity_pipeline.dagster_internals import execute_run_of  # noqa: PLC0415 - the launcher itself lives in the daemon and the UI
 
     importlib.import_module(_MODULE).only = sources  # type: ignore[attr-defined] - which is above this package
-    execute_run_of(run_id, instance)
+    execute_run_of(run_id, instance, worker_tags())

@@ -23,7 +23,7 @@ def is_alive(tags: Mapping[str, str]) -> bool | None:
     named = _named(tags)
     if named is None or named["host"] != _host():
         return None
-    return _began(named["pid"]) == named["began"]
+    return named["began"] is not None and _began(named["pid"]) == named["began"]
 
 
 def interrupt(tags: Mapping[str, str]) -> bool:

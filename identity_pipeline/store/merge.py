@@ -434,8 +434,9 @@ class _Merger:
                     merged_into = coalesce(g.merged_into, r.merged_into),
                     deleted_at = coalesce(r.deleted_at, case when g.deleted then coalesce(g.deleted_at, statement_timestamp()) end)
                 from (
-                    select distinct on (external_id) * from
-                    unnest(%s::text[], %s::text[], %s::bool[], %s::timestamptz[]) as g(external_id, merged_into, deleted, deleted_at)
+                    select distinct on (external_id) * from unnest(%s::text[], %s::text[], %s::bool[], %s::timestamptz[])
+                        with ordinality as g(external_id, merged_into, deleted, deleted_at, place)
+                    order by external_id, place desc
                 ) g
                 where r.source_name = %s and r.external_id = g.external_id
                     and (r.merged_into is distinct from coalesce(g.merged_into, r.merged_into) or (g.deleted and r.deleted_at is null))

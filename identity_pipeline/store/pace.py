@@ -6,7 +6,7 @@ from typing import Self
 
 import psycopg
 
-from identity_pipeline.store.database import connect
+from identity_pipeline.store.database import connect, failures
 
 _FORGET = "1 day"
 
@@ -14,7 +14,7 @@ _FORGET = "1 day"
 class SharedPace:
     """Gives requests their turn among all processes that load into this database. A context manager; see :class:`core.pace.Pace`.
 
-    A limit is kept under a digest with a key of this database's own: its name holds a secret.
+    A limit's name holds a secret: it is kept under a digest, keyed by what tells this server from others.
     """
 
     def __init__(self, url: str) -> None:
@@ -72,7 +72,8 @@ class SharedPace:
     def _execute(self, statement: str, limit: str, seconds: float) -> tuple[float] | None:
         connection = self._connection or self._open()
         digest = hashlib.blake2b(limit.encode(), key=self._key, digest_size=16).digest()
-        return connection.execute(statement.encode(), {"digest": digest, "seconds": seconds}).fetchone()
+        with failures("keep to the source's limit"):
+            return connection.execute(statement.encode(), {"digest": digest, "seconds": seconds}).fetchone()
 
     def _open(self) -> psycopg.Connection:
         connection = self._stack.enter_context(connect(self._url, doing="keep to the source's limit", autocommit=True))

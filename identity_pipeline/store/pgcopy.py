@@ -108,7 +108,9 @@ def _texts(array: pa.ListArray) -> list[_Piece]:
     """Lists of text as arrays of one dimension."""
     counts = pc.fill_null(pc.list_value_length(array), 0)
     values = array.flatten()
-    framed = pc.binary_join_element_wise(_lengths(values), values.cast(pa.binary()), pa.scalar(b"", pa.binary()))
+    framed = pc.binary_join_element_wise(
+        _lengths(values), values.cast(pa.binary()), pa.scalar(b"", pa.binary()), null_handling="replace", null_replacement=b""
+    )
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cast(pc.cumulative_sum(counts), pa.int32())])
     bodies = pc.binary_join(pa.ListArray.from_arrays(offsets, framed), pa.scalar(b"", pa.binary()))
     kinds = pc.unique(counts)

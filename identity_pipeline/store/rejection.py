@@ -7,9 +7,9 @@ from identity_pipeline.core.errors import SchemaChanged
 from identity_pipeline.core.fieldmap import REJECTED, FieldMap
 
 RESERVED = "@identity."
+"""Beginning of the names of columns that are ours and not the source's."""
 PLACE = "@identity.place"
 """Field that says which record of the stream this is, where not all of them are landed."""
-"""Beginning of the names of columns that are ours and not the source's."""
 MAX_ID_BYTES = 1_024
 MAX_FIELD_BYTES = 1_048_576
 MAX_FIELDS = 2_000

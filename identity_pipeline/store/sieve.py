@@ -23,68 +23,57 @@ from identity_pipeline.store.rejection import PLACE, RESERVED
 MAX_ROWS = 2_000_000
 """32 MB of hashes. A larger source is probed."""
 _WORTH = 8
-"""Fetching all hashes is worth it once so many times the records read are as many as are stored."""
-_LANDED_MAX = 100_000
-
-
-def is_worth(stored: int, read: int) -> bool:
-    """True if the hashes of ``stored`` records cost less than to ask for each of the ``read`` ones that are to be expected."""
-    return 0 < stored <= MAX_ROWS and read * _WORTH > stored
+"""Fetching all hashes is worth it once so many times the records read are more than are stored."""
+_LANDED_MAX = 250_000
+"""Where so many records are new or changed, it is not worth it any more."""
 
 
 @dataclass
 class Sieve:
-    """Holds back what is stored as it is. ``unchanged`` and ``duplicates`` are what it settled."""
+    """Holds back what is stored as it is. ``unchanged`` and ``duplicates`` are what it settled.
+
+    ``stored`` is how many records of the source are, at most :data:`MAX_ROWS`. It begins where that is
+    worth it, and ends where most is new.
+    """
 
     url: str
     source_name: str
     field_map: FieldMap
     fingerprint: str
     cursor_column: str | None
+    stored: int
     unchanged: int = 0
     duplicates: int = 0
-    _high: np.ndarray = field(init=False, repr=False)
-    _low: np.ndarray = field(init=False, repr=False)
-    _met: np.ndarray = field(init=False, repr=False)
-    _landed: list[pa.Array] = field(default_factory=list, repr=False)
-    _landed_rows: int = 0
-    _rows: int = 0
-    _given_up: bool = False
-
-    def __post_init__(self) -> None:
-        """Fetch the hashes."""
-        with connect(self.url, doing="fetch the hashes") as connection, connection.cursor(binary=True) as cursor:
-            [hashes] = cursor.execute(
-                "select coalesce(string_agg(record_hash, ''), '') from identity.records where source_name = %s",
-                (self.source_name,),
-            ).fetchone() or [b""]
-        halves = np.frombuffer(hashes, "<u8").reshape(-1, 2)
-        halves = halves[np.argsort(halves[:, 0])]
-        self._high, self._low = np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])
-        self._met = np.zeros(len(halves), bool)
+    _high: np.ndarray | None = field(default=None, init=False, repr=False)
+    _low: np.ndarray = field(default_factory=lambda: np.zeros(0, "<u8"), init=False, repr=False)
+    _met: np.ndarray = field(default_factory=lambda: np.zeros(0, bool), init=False, repr=False)
+    _landed: set[str | None] = field(default_factory=set, init=False, repr=False)
+    """Ids of what was landed, from the first record on."""
+    _rows: int = field(default=0, init=False)
+    _given_up: bool = field(default=False, init=False)
 
     def split(self, records: pa.Table, place: int, note: Callable[[pa.Table], None]) -> pa.Table:
         """What of ``records`` is to be landed whole; what is to be known of the rest is given to ``note``.
 
         ``place`` is that of their first one in the stream; all say theirs under ``PLACE``.
         """
+        placed = records.append_column(PLACE, pa.array(np.arange(place, place + records.num_rows, dtype=np.int64)))
         id_field = next((name for name in self.field_map.external_id if name in records.column_names), None)
         if self._given_up or id_field is None or not records.num_rows:
-            return records
-        places = pa.array(np.arange(place, place + records.num_rows, dtype=np.int64))
-        found = self._stored(records)
-        held = self._holdable(records) & (found >= 0)
-        ids = records.column(id_field).combine_chunks()
-        landed = ids.filter(pa.array(~held))
-        if len(landed):
-            self._landed.append(landed)
-            self._landed_rows += len(landed)
-        if self._landed and held.any():  # of a record that has another version in this load the merge must see both
-            held &= ~pc.is_in(ids, value_set=pa.concat_arrays(self._landed)).to_numpy(zero_copy_only=False)
-        self._count(found[held])
+            return placed
         self._rows += records.num_rows
-        self._given_up = self._landed_rows > max(_LANDED_MAX, self._rows // 2)
-        placed = records.append_column(PLACE, places)
+        ids = records.column(id_field).combine_chunks()
+        if self._high is None and self._rows * _WORTH <= self.stored:
+            self._land(ids)
+            return placed
+        found = self._found(records)
+        held = self._holdable(records) & (found >= 0)
+        self._land(ids.filter(pa.array(~held)))
+        if held.any() and self._landed:  # of a record that has another version in this load the merge must see both
+            held[held] = [external_id not in self._landed for external_id in ids.filter(pa.array(held)).to_pylist()]
+        self._count(found[held])
+        if len(self._landed) > _LANDED_MAX:
+            self._given_up, self._landed = True, set()
         if not held.any():
             return placed
         mask = pa.array(held)
@@ -92,8 +81,24 @@ class Sieve:
         note(placed.select(list(known)).filter(mask))
         return placed.filter(pc.invert(mask))
 
-    def _stored(self, records: pa.Table) -> np.ndarray:
+    def _land(self, ids: pa.Array) -> None:
+        self._landed.update(ids.to_pylist())
+
+    def _fetch(self) -> np.ndarray:
+        with connect(self.url, doing="fetch the hashes") as connection, connection.cursor(binary=True) as cursor:
+            [hashes] = cursor.execute(
+                "select coalesce(string_agg(record_hash, ''), '') from identity.records where source_name = %s",
+                (self.source_name,),
+            ).fetchone() or [b""]
+        halves = np.frombuffer(hashes, "<u8").reshape(-1, 2)
+        halves = halves[np.argsort(halves[:, 0])]
+        self._low, self._met = np.ascontiguousarray(halves[:, 1]), np.zeros(len(halves), bool)
+        return np.ascontiguousarray(halves[:, 0])
+
+    def _found(self, records: pa.Table) -> np.ndarray:
         """For each record the position of its hash among the stored ones; -1 where there is none."""
+        if self._high is None:
+            self._high = self._fetch()
         plain = records.drop_columns([name for name in records.column_names if name.startswith(RESERVED)])
         halves = np.frombuffer(record_hashes(plain, self.fingerprint).buffers()[1], "<u8").reshape(-1, 2)
         if not len(self._high):

@@ -323,3 +323,17 @@ def test_a_published_mark_takes_the_ledgers_back_and_never_forward(source: Playe
     for after, lower in (("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"), ("2999-01-01T00:00:00Z", "2026-02-01T00:00:00Z")):
         load(SPEC, source, source.target, "run", published=Mark("at", "timestamp", after), log=lambda _: None)
         assert source.windows[-1].lower == lower
+
+
+# -- Limits -------------------------------------------------------------------------------------
+
+
+def test_a_load_takes_its_turns_where_other_runs_take_theirs(source: Played):
+    def script(window: Window) -> Iterator[Batch]:
+        window.context.pace.turn("an account", 60.0)
+        yield table((1, "2026-04-01T00:00:00Z", "Ann"))
+
+    source.script = script
+    source.load()
+    with psycopg.connect(source.target.url) as connection:
+        assert connection.execute("select count(*) from identity.paces").fetchone() == (1,)

@@ -41,13 +41,14 @@ def target(database_url: str, tmp_path_factory: pytest.TempPathFactory, monkeypa
     return Target(database_url, Landing(str(tmp_path_factory.mktemp("landing"))))
 
 
-def outcome(target: Target, spec: Any, streams: list[list[list[Row]]], *, sieved: bool, full_refresh: bool) -> list[Any]:
+def outcome(target: Target, spec: Any, streams: list[list[list[Row]]], *, sieved: bool, full_refresh: bool, worth: float = 8) -> list[Any]:
     """After each load: what is stored, and what of the balance does not depend on where a version was settled."""
     source = Played(target, replace(spec, source_name=f"crm_{next(NUMBERS)}"))
     found: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sieve, "_WORTH", worth)
         if not sieved:
-            patch.setattr(read, "is_worth", lambda _stored, _read: False)
+            patch.setattr(read._Reading, "_sieve", lambda _self: None)
         for stream in streams:
             source.shows(*(table(*rows, names=NAMES) for rows in stream))
             row = source.load(full_refresh=full_refresh)
@@ -65,16 +66,23 @@ def stored(url: str, source_name: str) -> list[Any]:
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(STREAM, min_size=2, max_size=3), st.booleans(), st.booleans(), st.booleans())
-@example([[[(1, None, "A", None)]], [[(1, None, "B", None)], [(1, None, "A", None)]]], False, False, False)
-@example([[[(1, NEW, "A", None)]], [[(1, NEW, "A", None)], [(1, OLD, "B", None)]]], True, False, True)
-@example([[[(1, NEW, "A", "yes")]], [[(1, NEW, "A", "yes")], [(1, OLD, "B", None)]]], True, False, False)
+@given(st.lists(STREAM, min_size=2, max_size=3), st.booleans(), st.booleans(), st.booleans(), st.sampled_from([0.4, 1, 8]))
+@example([[[(1, None, "A", None)]], [[(1, None, "B", None)], [(1, None, "A", None)]]], False, False, False, 8)
+@example([[[(1, NEW, "A", None)]], [[(1, NEW, "A", None)], [(1, OLD, "B", None)]]], True, False, True, 8)
+@example([[[(1, NEW, "A", "yes")]], [[(1, NEW, "A", "yes")], [(1, OLD, "B", None)]]], True, False, False, 8)
+@example(
+    [[[(1, None, "A", None), (2, None, "A", None)]], [[(1, None, "B", None)], [(2, None, "A", None)], [(1, None, "A", None)]]],
+    False,
+    False,
+    False,
+    1,
+)
 def test_it_changes_nothing_of_what_is_stored(
-    target: Target, streams: list[list[list[Row]]], by_cursor: bool, snapshot: bool, full_refresh: bool
+    target: Target, streams: list[list[list[Row]]], by_cursor: bool, snapshot: bool, full_refresh: bool, worth: float
 ):
     cursor = Cursor("at", "timestamp") if by_cursor else None
     spec = replace(SPEC, field_map=FIELDS, cursor=cursor, snapshot=snapshot, whole=True, max_deleted_share=1.0, overlap=30 * 86_400)
-    plain, sieved = (outcome(target, spec, streams, sieved=flag, full_refresh=full_refresh) for flag in (False, True))
+    plain, sieved = (outcome(target, spec, streams, sieved=flag, full_refresh=full_refresh, worth=worth) for flag in (False, True))
     assert sieved == plain
 
 
@@ -129,8 +137,20 @@ def test_where_most_is_new_it_gives_up_holding_back(target: Target, monkeypatch:
     assert source.names() == {str(n): "B" if n < 8 else "A" for n in range(12)}
 
 
-def test_a_source_of_more_than_its_hashes_may_take_is_probed():
-    assert not sieve.is_worth(sieve.MAX_ROWS + 1, sieve.MAX_ROWS)
-    assert not sieve.is_worth(1_000_000, 200)
-    assert not sieve.is_worth(0, 10)
-    assert sieve.is_worth(1_000_000, 200_000)
+def test_a_source_of_more_than_its_hashes_may_take_is_probed(target: Target, monkeypatch: pytest.MonkeyPatch):
+    source = Played(target, replace(SPEC, cursor=None))
+    source.shows(table(*((n, None, "A") for n in range(10))))
+    source.load()
+    monkeypatch.setattr(read, "MAX_ROWS", 9)
+    monkeypatch.setattr(sieve.Sieve, "_fetch", None)
+    assert source.load()["unchanged"] == 10
+
+
+def test_a_small_increment_is_probed(target: Target, monkeypatch: pytest.MonkeyPatch):
+    source = Played(target, replace(SPEC, cursor=None))
+    source.shows(table(*((n, None, "A") for n in range(20))))
+    source.load()
+    source.shows(table((1, None, "B"), (2, None, "A")))
+    monkeypatch.setattr(sieve.Sieve, "_fetch", None)
+    row = source.load()
+    assert (row["updated"], row["unchanged"]) == (1, 1)
