@@ -352,9 +352,10 @@ class FileConnector(Connector):
         return self._records(window, files.RETRY_BUDGET)
 
     def _records(self, window: Window, retry_budget: float) -> Iterator[Batch]:
+        dialect = self.dialect()  # a setting that cannot be is said before anything is asked
         return files.read_files(
             self.store(window.context),
-            self.dialect(),
+            dialect,
             window,
             rules=repr(self.cursor_reading(self.cursor_columns["*"])),
             max_bytes=self.max_bytes,

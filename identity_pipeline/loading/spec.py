@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import pyarrow as pa
 
 from identity_pipeline import normalise
+from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.text import Batch
 from identity_pipeline.core.window import Window
@@ -48,7 +50,12 @@ class RunOptions:
 
 def fingerprint(spec: LoadSpec) -> str:
     """A short text that changes when the same record could become other canonical fields."""
-    return normalise.fingerprint(spec.field_map, spec.default_region)
+    return _fingerprint(spec.field_map, spec.default_region)
+
+
+@lru_cache(1024)
+def _fingerprint(field_map: FieldMap, default_region: str | None) -> str:
+    return normalise.fingerprint(field_map, default_region)
 
 
 def rules(spec: LoadSpec) -> Rules:

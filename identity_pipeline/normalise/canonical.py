@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import version
 
 import numpy as np
@@ -45,7 +45,6 @@ def _libraries() -> dict[str, str]:
     return {library: version(library) for library in ("babel", "email-validator", "idna", "phonenumbers", "pycountry")}
 
 
-@lru_cache(1024)
 def fingerprint(field_map: FieldMap, default_region: str | None = None) -> str:
     """A short text that changes when the same record could become other canonical fields.
 
