@@ -48,6 +48,7 @@ lint: .venv/.dev
 
 bench: .venv/.dev
 	@.venv/bin/python -m benchmarks
+	@.venv/bin/python -m benchmarks.api
 
 clean:
 	-.venv/bin/identity-pipeline db stop
