@@ -23,11 +23,13 @@ help:
 .venv/.run: pyproject.toml uv.lock
 	@test -x "$(UV)" || $(MAKE) --no-print-directory .tools/bin/uv
 	$(UV) sync --locked --no-dev --inexact --compile-bytecode --quiet
+	@.venv/bin/python -m compileall -q identity_pipeline
 	@touch $@
 
 .venv/.dev: pyproject.toml uv.lock
 	@test -x "$(UV)" || $(MAKE) --no-print-directory .tools/bin/uv
 	$(UV) sync --locked --compile-bytecode --quiet
+	@.venv/bin/python -m compileall -q identity_pipeline
 	@touch .venv/.run $@
 
 demo: .venv/.run
