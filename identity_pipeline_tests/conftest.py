@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis  # noqa: F401 - its plugin imports it after the last test otherwise, which Python before 3.11.8 may fail at (CPython issue 106905)
-import pandas as pd  # noqa: F401 - Arrow looks once for pandas, and if that is not there yet, never knows its NA
 import psycopg
 import pytest
 from psycopg import sql

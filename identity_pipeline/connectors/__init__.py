@@ -8,8 +8,10 @@ assets (``orchestration``), another connector.
 import importlib
 import pkgutil
 from functools import cache
+from pathlib import Path
 
 from identity_pipeline.connectors.base import Connector
+from identity_pipeline.core import arrow
 from identity_pipeline.core.errors import ConfigurationError
 
 SOURCE_TYPES = (
@@ -58,3 +60,14 @@ def connector(source_type: str) -> type[Connector]:
 def connectors() -> dict[str, type[Connector]]:
     """Source type → connector, for all that are built."""
     return {name: connector(name) for name in modules()}
+
+
+def _work_with_frames() -> bool:
+    """True if the file of a connector imports pandas."""
+    return any(
+        "\nimport pandas" in path.read_text("utf-8") for path in Path(__path__[0]).glob("*.py")
+    )
+
+
+if not _work_with_frames():
+    arrow.settle()

@@ -1,11 +1,14 @@
-"""Arrow without pandas: imported for its effect, before anything makes an array.
+"""Arrow without pandas, which no load of ours uses and whose import costs half a second and 60 MB in each process.
 
-The first array that is made of a Python list has Arrow look for pandas, which costs half a second and
-60 MB in each process, and no load uses it. It finds none then. What asks for pandas by itself (a
-connector that yields frames, ``Table.to_pandas``) still gets it.
+Arrow looks for pandas at two moments: when it makes its first array of a list, and when it first has to
+find out the type of a value. It finds none at the first, which is imported for this effect and costs
+nothing: who imports pandas afterwards has all of it. After the second, which :func:`settle` is for, Arrow
+takes pandas' own nulls (``pd.NA``) for what they are no more, so it is for a process that works without pandas.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 
 import pyarrow as pa
@@ -17,15 +20,23 @@ class _WithoutPandas(MetaPathFinder):
             raise ImportError(name)
 
 
-def _look_for_pandas_in_vain() -> None:
-    if "pandas" in sys.modules:
-        return
+@contextmanager
+def _without_pandas() -> Iterator[None]:
     refusing = _WithoutPandas()
     sys.meta_path.insert(0, refusing)
     try:
-        pa.array([""])  # without a type: then both places look, for the list and for its values
+        yield
     finally:
         sys.meta_path.remove(refusing)
 
 
-_look_for_pandas_in_vain()
+def settle() -> None:
+    """Have Arrow do without pandas from now on, unless it is imported already: somebody here works with frames."""
+    if "pandas" not in sys.modules:
+        with _without_pandas():
+            pa.array([""])
+
+
+if "pandas" not in sys.modules:
+    with _without_pandas():
+        pa.array([], pa.string())

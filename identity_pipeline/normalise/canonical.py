@@ -31,7 +31,8 @@ _TRUE = pa.array(
             "true t yes y on 1 1.0 -1 x \x01 b'1' deleted wahr ja vrai oui verdadero verdadeiro sí si sim vero sì waar sand sant tak "
             "prawda ano да истина 真 是"
         )
-    )
+    ),
+    pa.string(),
 )
 """How databases, spreadsheets and people write true: PostgreSQL t, Access -1, MySQL's bit 1, Excel WAHR."""
 _ESCAPE = r"\\u(?:0000|d[89a-f][0-9a-f]{2})"

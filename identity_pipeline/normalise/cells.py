@@ -167,7 +167,7 @@ def by_row(rows: int, found: Sequence[Found]) -> tuple[pa.Array, pa.Array, pa.Ar
     offsets = np.zeros(rows + 1, np.int32)
     np.cumsum(np.bincount(where, minlength=rows), out=offsets[1:])
     first = pa.array(offsets[:-1], mask=offsets[1:] == offsets[:-1])
-    return values.take(first), pa.array(VERDICTS).take(pa.array(verdict)), pa.ListArray.from_arrays(pa.array(offsets), values)
+    return values.take(first), pa.array(VERDICTS, pa.string()).take(pa.array(verdict)), pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
 def truth(mask: pa.Array) -> npt.NDArray[np.bool_]:

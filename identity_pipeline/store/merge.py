@@ -373,9 +373,9 @@ class _Merger:
         deleted_at = pc.if_else(without_time, now, deleted_at)
         fields = {name: canonical.column(name) for name in canonical.column_names if name not in _SIGNALS}
         values: dict[str, Column] = {
-            "source_name": pa.scalar(self.load.source_name),
+            "source_name": pa.scalar(self.load.source_name, pa.string()),
             "external_id": ids,
-            "source_type": pa.scalar(self.load.source_type),
+            "source_type": pa.scalar(self.load.source_type, pa.string()),
             **fields,
             "deleted_at": deleted_at,
             "raw": raw_json(records),
@@ -475,7 +475,7 @@ def newest(ids: pa.ChunkedArray, keys: pa.Array | None, *, newest_first: bool) -
     order = pc.sort_indices(table.append_column("key", keys), sort_keys=[("id", "ascending"), ("key", "descending", "at_end"), place])
     ordered = table.take(order)
     names = ordered.column("id").combine_chunks()
-    first = pa.concat_arrays([pa.array([True]), pc.not_equal(names[1:], names[:-1])])
+    first = pa.concat_arrays([pa.array([True], pa.bool_()), pc.not_equal(names[1:], names[:-1])])
     return _sorted(ordered.column("n").filter(first))
 
 

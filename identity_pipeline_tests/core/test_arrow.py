@@ -1,0 +1,34 @@
+"""Arrow and pandas: no process imports pandas for nothing, and who works with frames has all of it. In processes of their own."""
+
+import subprocess
+import sys
+
+import pytest
+
+DEFINITIONS = "import identity_pipeline.definitions, identity_pipeline.orchestration.ops, identity_pipeline.loading.load"
+COMPARED = "import pyarrow as pa, pyarrow.compute as pc; pc.equal(pa.array(['a'], pa.string()), 'a'); pa.array(['x'])"
+FRAMES = "import pandas as pd, pyarrow as pa; pd.array(['a', pd.NA], dtype=pd.ArrowDtype(pa.string()))"
+
+
+def run(*lines: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+
+
+def test_a_load_needs_no_pandas():
+    done = run(DEFINITIONS, COMPARED, "import sys; print('pandas' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize("before", ["import pandas", "import identity_pipeline.core.text"])
+def test_who_imports_pandas_has_its_nulls(before: str):
+    done = run(before, FRAMES, "import identity_pipeline.connectors", FRAMES)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_connector_that_imports_pandas_has_it_work_for_all():
+    pretend = (
+        "from pathlib import Path; read = Path.read_text\n"
+        "Path.read_text = lambda p, *a, **k: ('\\nimport pandas' if 'csv_url' in p.name else '') + read(p, *a, **k)"
+    )
+    done = run(pretend, "import identity_pipeline.connectors", FRAMES)
+    assert done.returncode == 0, done.stderr
