@@ -15,13 +15,29 @@ from identity_pipeline.core import arrow
 from identity_pipeline.core.errors import ConfigurationError
 
 SOURCE_TYPES = (
-    "postgres_identity", "mysql_identity", "snowflake_identity", "bigquery_identity",
-    "csv_url", "s3_csv", "gcs_csv", "azure_blob_csv", "google_sheets", "sftp_csv",
-    "salesforce_contacts", "microsoft_contacts", "google_contacts",
-    "hubspot_contacts", "airtable_records", "stripe_customers", "intercom_contacts",
-    "pipedrive_persons", "zendesk_users", "shopify_customers",
-    "klaviyo_profiles", "mailchimp_members",
-)  # fmt: skip
+    "postgres_identity",
+    "mysql_identity",
+    "snowflake_identity",
+    "bigquery_identity",
+    "csv_url",
+    "s3_csv",
+    "gcs_csv",
+    "azure_blob_csv",
+    "google_sheets",
+    "sftp_csv",
+    "salesforce_contacts",
+    "microsoft_contacts",
+    "google_contacts",
+    "hubspot_contacts",
+    "airtable_records",
+    "stripe_customers",
+    "intercom_contacts",
+    "pipedrive_persons",
+    "zendesk_users",
+    "shopify_customers",
+    "klaviyo_profiles",
+    "mailchimp_members",
+)
 """All the source types that the product is to have; :func:`connectors` has those that are built."""
 
 

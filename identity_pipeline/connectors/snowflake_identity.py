@@ -57,6 +57,13 @@ class SnowflakeIdentity(SqlConnector):
     def engine(self) -> SnowflakeEngine:
         """One account."""
         return SnowflakeEngine(
-            self.account, self.user, self.credential, self.authentication, self.passphrase,
-            self.database, self.warehouse, self.role, self.base_url,
-        )  # fmt: skip
+            self.account,
+            self.user,
+            self.credential,
+            self.authentication,
+            self.passphrase,
+            self.database,
+            self.warehouse,
+            self.role,
+            self.base_url,
+        )

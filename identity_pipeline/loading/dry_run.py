@@ -9,19 +9,19 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import Mark
 from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
 from identity_pipeline.core.fieldmap import GONE
 from identity_pipeline.core.load_spec import LoadSpec
-from identity_pipeline.core.text import cast_all_utf8
-from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.loading.read import check_not_before, closable, described
-from identity_pipeline.loading.spec import Reader, RunOptions, fingerprint
+from identity_pipeline.core.text import SANITISED, cast_all_utf8
+from identity_pipeline.core.window import ReadContext
+from identity_pipeline.loading.read import check_not_before, check_whole, closable, described, window_of
+from identity_pipeline.loading.spec import Reader, RunOptions, fingerprint, rules
 from identity_pipeline.loading.start import start_of
 from identity_pipeline.store import ledger, rejection
 from identity_pipeline.store.database import connect
 from identity_pipeline.store.merge import newest
+from identity_pipeline.store.pace import SharedPace
 from identity_pipeline.store.record_hash import record_hashes
 
 _SAMPLE = 100
@@ -59,13 +59,11 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
     stored = ledger.state(url, spec.source_name)
     check_not_before(spec, stored, options)
     start = start_of(spec, stored, published, options, log)
-    files = stored.files if stored.mapping == fingerprint(spec) and not options.full_refresh else {}
-    window = Window(
-        spec.cursor, start.lower, options.full_refresh, options.objects, options.limit, files, start.state, ReadContext(log=log)
-    )
+    pace = SharedPace(url)
+    window = window_of(spec, stored, start, options, ReadContext(log=log, pace=pace))
     found, counts = DryRun(spec.source_name, described(window)), CursorCounts()
     comparing = connect(url, doing="compare with the identity table", autocommit=True)  # a source may be slow: no transaction waits for it
-    with comparing as connection, closing(closable(reader.read(window))) as batches:
+    with pace, comparing as connection, closing(closable(reader.read(window))) as batches:
         connection.execute("set default_transaction_read_only to on")
         for batch in batches:
             records = cast_all_utf8(batch)
@@ -77,6 +75,7 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
                 _compare(connection, spec, kept, found, older_stays=not (options.full_refresh or spec.snapshot))
             if options.limit is not None and found.records_read >= options.limit:
                 break
+        check_whole(spec, window, found.records_read)
     found.filtered = counts.filtered
     return found
 
@@ -89,8 +88,9 @@ def _compare(connection: psycopg.Connection, spec: LoadSpec, batch: pa.Table, fo
     good = batch.filter(pc.is_null(reasons))
     gone = good.column(GONE).combine_chunks() if GONE in good.column_names else pa.nulls(good.num_rows, pa.string())
     plain = good.drop_columns([name for name in good.column_names if name.startswith(rejection.RESERVED)])
-    keys = spec.cursor.of(plain) if spec.cursor and spec.cursor.in_records else None
-    places = newest(plain.column(id_field), keys, newest_first=spec.order == "newest_first")
+    recency = rules(spec).recency
+    keys = recency.keys(plain)
+    places = newest(plain.column(id_field), keys, newest_first=recency.newest_first)
     if places is not None:
         found.duplicates += plain.num_rows - len(places)
         plain, gone = plain.take(places), gone.take(places)
@@ -98,7 +98,8 @@ def _compare(connection: psycopg.Connection, spec: LoadSpec, batch: pa.Table, fo
     if not plain.num_rows:
         return
     rows = _stored(connection, spec, plain.column(id_field).to_pylist(), record_hashes(plain, fingerprint(spec)).to_pylist())
-    older = _older(spec, rows, keys if older_stays else None)
+    texts, at = pa.array([text for _, _, text, _ in rows], pa.string()), pa.array([position for position, *_ in rows], pa.int64())
+    older, _ = recency.compared(connection, texts, keys.take(at) if older_stays and keys is not None else None)
     inserted = updated = 0
     for number, (position, absent, _, raw) in enumerate(rows):
         if gone[position].is_valid or (absent is False and older[number]):
@@ -108,7 +109,7 @@ def _compare(connection: psycopg.Connection, spec: LoadSpec, batch: pa.Table, fo
         if raw is not None and found.sampled < _SAMPLE:
             found.sampled += 1
             now = plain.slice(position, 1).to_pylist()[0]
-            found.changed_fields.update(name for name in {*now, *raw} if now.get(name) != raw.get(name))
+            found.changed_fields.update(name for name in {*now, *raw} - {SANITISED} if now.get(name) != raw.get(name))
     found.inserted += inserted
     found.updated += updated
     found.unchanged += plain.num_rows - inserted - updated
@@ -126,15 +127,5 @@ def _stored(connection: psycopg.Connection, spec: LoadSpec, ids: list[str], hash
         ) r on true
         where r.record_hash is distinct from i.hash order by i.n
         """,
-        {"cursor": spec.cursor.column if spec.cursor else "", "ids": ids, "hashes": hashes, "source": spec.source_name},
+        {"cursor": rules(spec).recency.column or "", "ids": ids, "hashes": hashes, "source": spec.source_name},
     ).fetchall()
-
-
-def _older(spec: LoadSpec, rows: list[tuple], keys: pa.Array | None) -> list[bool]:
-    """Which of them are older than what is stored, so that a load would leave that."""
-    if keys is None or spec.cursor is None or not rows:
-        return [False] * len(rows)
-    kept, came = cursors.aligned(
-        spec.cursor.keys(pa.array([text for _, _, text, _ in rows], pa.string())), keys.take(pa.array([n for n, *_ in rows]))
-    )
-    return pc.fill_null(pc.less(came, kept), False).to_pylist()

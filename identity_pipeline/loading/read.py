@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from identity_pipeline.core import cursor as cursors
@@ -67,14 +67,11 @@ class _Reading:
         return self._land_once(load, start, window, again=True)
 
     def _window(self, start: Start, lower: str | None = None, *, again: bool = False) -> Window:
-        stored, options, spec = self.stored, self.options, self.spec
-        state = None if again else start.state  # which may be what the source does not accept any more
-        same_rules = stored.mapping == fingerprint(spec) and not options.full_refresh
-        return Window(
-            spec.cursor, lower or start.lower, options.full_refresh, options.objects, options.limit,
-            stored.files if same_rules else {}, state,
-            ReadContext(log=self.log, warnings=list(self.warnings), state=state, pace=self.pace),
-        )  # fmt: skip
+        """The window; ``again`` without the state, which may be what the source does not accept any more."""
+        start = replace(start, lower=lower or start.lower, state=None if again else start.state)
+        return window_of(
+            self.spec, self.stored, start, self.options, ReadContext(log=self.log, warnings=list(self.warnings), pace=self.pace)
+        )
 
     def _land_once(self, load: Load, start: Start, window: Window, *, again: bool = False) -> ReadSummary:
         spec, context, limit = self.spec, window.context, window.limit
@@ -101,11 +98,7 @@ class _Reading:
                 if limit is not None and read >= limit:
                     break
             self._check_clock(start, window, again=again)
-            if limit is None and context.source_count is not None and read < context.source_count:
-                raise ContractBroken(
-                    f"{spec.source_name}: the source said that it has {context.source_count:,} records and gave {read:,}: nothing was "
-                    "merged; run it again, and if it stays so, report it"
-                )
+            check_whole(spec, window, read)
         if counts.unreadable and counts.unreadable == counts.seen and spec.cursor:
             raise ConfigurationError(
                 f"{spec.source_name}: none of {counts.unreadable:,} values of {spec.cursor.column!r} is a {spec.cursor.type}: nothing was "
@@ -240,6 +233,27 @@ class _ClockBehind(Exception):
     def __init__(self, lower: str) -> None:
         super().__init__(lower)
         self.lower = lower
+
+
+def window_of(spec: LoadSpec, stored: SourceState, start: Start, options: RunOptions, context: ReadContext) -> Window:
+    """What a load asks for that begins at ``start``."""
+    context.state = start.state
+    files = stored.files if stored.mapping == fingerprint(spec) and not options.full_refresh else {}
+    return Window(spec.cursor, start.lower, options.full_refresh, options.objects, options.limit, files, start.state, context)
+
+
+def check_whole(spec: LoadSpec, window: Window, read: int) -> None:
+    """Raise if the source said that it has more than the ``read`` records that it gave.
+
+    Raises:
+        ContractBroken: it did.
+    """
+    told = window.context.source_count
+    if window.limit is None and told is not None and read < told:
+        raise ContractBroken(
+            f"{spec.source_name}: the source said that it has {told:,} records and gave {read:,}: nothing was merged; run it again, and if "
+            "it stays so, report it"
+        )
 
 
 def read(

@@ -34,6 +34,10 @@ _SPELLED = {"*": "x", "/": "by", ",": "and", "-": "to", "#": "nth"}
 _SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name, kind, meaning) for name, (kind, meaning) in RECORD_COLUMNS.items()])
 
 
+narrowed: Collection[str] | None = None
+"""What the process of one run sets to the run's sources: of five hundred it need not build all."""
+
+
 def asset(source: Source) -> dg.AssetsDefinition:
     """The asset of one source: read, normalise_records over each part, commit."""
     connector = source.connector
@@ -161,13 +165,13 @@ def _executor() -> dg.ExecutorDefinition:
     raise ConfigurationError(f"IDENTITY_EXECUTOR: {wanted!r} is not built yet; known are in_process and multiprocess")
 
 
-def definitions(only: Collection[str] | None = None) -> dg.Definitions:
-    """Everything that the code location holds, or what runs of ``only`` these sources need. A broken source is logged and left out."""
+def definitions() -> dg.Definitions:
+    """Everything that the code location holds. A broken source is logged and left out."""
     declared = load(settings.sources_folder())
     log = logging.getLogger("identity_pipeline.sources")
     for problem in declared.problems:
         log.error("source not loaded: %s", problem)
-    sources = [source for source in declared.sources.values() if only is None or source.name in only]
+    sources = [source for source in declared.sources.values() if narrowed is None or source.name in narrowed]
     return dg.Definitions.merge(
         definitions_of(sources, _executor()),
         dg.Definitions(assets=[records(sources)] if sources else [], schedules=list(schedules(sources)), sensors=_sensors()),

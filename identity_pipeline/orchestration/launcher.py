@@ -6,7 +6,6 @@ fork would not be the same (a run of another code location, code that was change
 Dagster's own launcher takes over.
 """
 
-import importlib
 import multiprocessing
 import os
 from functools import cache
@@ -100,6 +99,7 @@ def _execute(run_id: str, instance: InstanceRef, environment: dict[str, str], so
     os.environ.clear()  # what it was forked from has that of its own start
     os.environ.update(environment)
     from identity_pipeline.dagster_internals import execute_run_of  # noqa: PLC0415 - the launcher itself lives in the daemon and the UI
+    from identity_pipeline.orchestration import assets  # noqa: PLC0415
 
-    importlib.import_module(_MODULE).only = sources  # type: ignore[attr-defined] - which is above this package
+    assets.narrowed = sources
     execute_run_of(run_id, instance, worker_tags())

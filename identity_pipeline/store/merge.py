@@ -94,6 +94,22 @@ class Recency:
         """Comparable values; None where the records do not have the field."""
         return self.cursor and self.cursor.of(records)
 
+    def compared(self, connection: psycopg.Connection, stored: pa.Array, arriving: pa.Array | None) -> tuple[np.ndarray, np.ndarray]:
+        """Which records with the keys ``arriving`` are older than those with the cursor texts ``stored``, and which neither older nor newer.
+
+        One without a cursor value is older than one with. A stored date in the future is not believed.
+        """
+        if arriving is None or self.cursor is None:
+            return np.zeros(len(stored), bool), np.ones(len(stored), bool)
+        kept, came = cursors.aligned(self.cursor.keys(stored), arriving)
+        has, had = _bools(came.is_valid()), _bools(kept.is_valid())
+        older = had & ~has | _bools(pc.less(came, kept))
+        tie = ~has & ~had | _bools(pc.equal(came, kept))
+        if self.cursor.type == "timestamp":
+            now = connection.execute("select statement_timestamp()").fetchone()
+            older &= ~_bools(pc.greater(kept, pa.scalar(now[0], kept.type)))  # type: ignore[index]
+        return older, tie
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -286,7 +302,7 @@ class _Merger:
         recency, at = self.rules.recency, changed.column("n").combine_chunks()
         if not len(at):
             return np.zeros(0, bool)
-        older, tie = self._compared(changed.column("cursor").combine_chunks(), None if keys is None else keys.take(at))
+        older, tie = recency.compared(self.connection, changed.column("cursor").combine_chunks(), None if keys is None else keys.take(at))
         earlier, deleted = _bools(changed.column("earlier")), _bools(changed.column("deleted"))
         self.counts.conflicting += int((tie & ~earlier).sum())
         lost = older | (tie & ~earlier & recency.newest_first)
@@ -304,23 +320,6 @@ class _Merger:
             at = at.filter(pa.array(unsure))
             lost[unsure] = self._outdone(ids.take(at), None if keys is None else keys.take(at), places.take(at))
         return lost
-
-    def _compared(self, stored: pa.Array, arriving: pa.Array | None) -> tuple[np.ndarray, np.ndarray]:
-        """Which arriving records are older than the stored ones, and which neither older nor newer.
-
-        One without a cursor value is older than one with. A stored date in the future is not believed.
-        """
-        cursor = self.rules.recency.cursor
-        if arriving is None or cursor is None:
-            return np.zeros(len(stored), bool), np.ones(len(stored), bool)
-        kept, came = cursors.aligned(cursor.keys(stored), arriving)
-        has, had = _bools(came.is_valid()), _bools(kept.is_valid())
-        older = had & ~has | _bools(pc.less(came, kept))
-        tie = ~has & ~had | _bools(pc.equal(came, kept))
-        if cursor.type == "timestamp":
-            now = self.connection.execute("select statement_timestamp()").fetchone()
-            older &= ~_bools(pc.greater(kept, pa.scalar(now[0], kept.type)))  # type: ignore[index]
-        return older, tie
 
     def _out_of_order(self, tie: np.ndarray) -> bool:
         """True if what comes after this part in the stream is merged already."""
@@ -425,7 +424,9 @@ class _Merger:
                 (self.rules.recency.column or "", ids.to_pylist(), self.load.source_name),
             ).fetchall()
             at = pa.array([n - 1 for n, _ in rows], pa.int64())
-            older, _ = self._compared(pa.array([text for _, text in rows], pa.string()), None if keys is None else keys.take(at))
+            older, _ = self.rules.recency.compared(
+                self.connection, pa.array([text for _, text in rows], pa.string()), None if keys is None else keys.take(at)
+            )
             at = at.filter(pa.array(~older))
             found = self.rules.canonicalise(records.take(at))
             updated = self.connection.execute(

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
+from identity_pipeline.store.joining import bytes_of, merged
+
 Column = pa.Array | pa.ChunkedArray | pa.Scalar
 """Values of one column; a scalar is the same value for every row."""
 
@@ -45,26 +47,15 @@ def copy_rows(connection: psycopg.Connection, target: str, columns: Mapping[str,
     for name, column in columns.items():
         pieces += _field(column, prefix=_JSONB_VERSION if name in jsonb else b"")
     rows = pc.binary_join_element_wise(
-        *(pa.scalar(piece, pa.binary()) if isinstance(piece, bytes) else piece for piece in _merged(pieces)),
+        *(pa.scalar(piece, pa.binary()) if isinstance(piece, bytes) else piece for piece in merged(pieces)),
         pa.scalar(b"", pa.binary()),
         null_handling="replace",
         null_replacement=b"",
     )
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(_HEADER)
-        copy.write(_window(rows))
+        copy.write(bytes_of(rows).data)
         copy.write(_TRAILER)
-
-
-def _merged(pieces: list[_Piece]) -> list[_Piece]:
-    """``pieces`` with neighbouring constants as one."""
-    merged: list[_Piece] = []
-    for piece in pieces:
-        if isinstance(piece, bytes) and merged and isinstance(last := merged[-1], bytes):
-            merged[-1] = last + piece
-        else:
-            merged.append(piece)
-    return merged
 
 
 def _field(column: Column, prefix: bytes = b"") -> list[_Piece]:
@@ -141,10 +132,3 @@ def _fixed(values: np.ndarray, width: int, valid: np.ndarray | None = None) -> p
     offsets = np.arange(0, (rows + 1) * width, width, dtype=np.int32)
     mask = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
     return pa.Array.from_buffers(pa.binary(), rows, [mask, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(values))])
-
-
-def _window(array: pa.Array) -> memoryview:
-    """The bytes of all values of an array, one after the other."""
-    _, offsets, data = array.buffers()
-    ends = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
-    return memoryview(data)[ends[0] : ends[-1]] if len(array) else memoryview(b"")

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from identity_pipeline.core.text import SANITISED
+from identity_pipeline.store.joining import bytes_of, merged
 
 _QUOTE, _BACKSLASH, _SPACE = b'"\\ '
 
@@ -25,7 +26,7 @@ def raw_json(records: pa.Table) -> pa.Array:
             pieces += [before, quote, text, quote]
         else:
             pieces += [f'{before}"', text, '"']
-    return pc.binary_join_element_wise(*_merged([*pieces, "}"]), "", null_handling="replace", null_replacement="null")
+    return pc.binary_join_element_wise(*merged([*pieces, "}"]), "", null_handling="replace", null_replacement="null")
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
@@ -34,7 +35,7 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 
 def _escaped(text: pa.Array) -> pa.Array:
     """Texts as they stand between the quotes of a JSON string."""
-    window = _bytes(text)
+    window = bytes_of(text)  # no part of a longer UTF-8 sequence is one of those that are escaped
     if (window == _BACKSLASH).any():
         text = pc.replace_substring(text, "\\", "\\\\")
     if (window == _QUOTE).any():
@@ -43,23 +44,3 @@ def _escaped(text: pa.Array) -> pa.Array:
         for byte in np.unique(window[window < _SPACE]).tolist():
             text = pc.replace_substring(text, chr(byte), json.dumps(chr(byte))[1:-1])
     return text
-
-
-def _bytes(text: pa.Array) -> np.ndarray:
-    """The bytes of an array of text. No part of a longer UTF-8 sequence is one of those that are escaped."""
-    _, offsets, data = text.buffers()
-    if data is None or not len(text):
-        return np.zeros(0, np.uint8)
-    ends = np.frombuffer(offsets, np.int32)
-    return np.frombuffer(data, np.uint8)[ends[text.offset] : ends[text.offset + len(text)]]
-
-
-def _merged(pieces: list[pa.Array | str]) -> list[pa.Array | str]:
-    """``pieces`` with neighbouring constants as one."""
-    merged: list[pa.Array | str] = []
-    for piece in pieces:
-        if isinstance(piece, str) and merged and isinstance(last := merged[-1], str):
-            merged[-1] = last + piece
-        else:
-            merged.append(piece)
-    return merged

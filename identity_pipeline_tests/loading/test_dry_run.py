@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from identity_pipeline.core.errors import ContractBroken
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.loading.dry_run import DryRun, dry_run
 from identity_pipeline.loading.spec import RunOptions, Target
@@ -59,3 +60,9 @@ def test_it_names_the_fields_that_change_and_the_reasons_of_quarantine(source: P
     source.shows(table((1, "2026-04-04T00:00:00Z", "Anna"), (2, "2026-04-04T00:00:00Z", "Ben"), (None, "2026-04-05T00:00:00Z", "nobody")))
     found = tried(source)
     assert (found.changed_fields, found.reasons, found.sampled) == ({"at": 2, "name": 1}, {"missing_id": 1}, 2)
+
+
+def test_an_early_end_is_not_believed_either(source: Played):
+    source.shows(table((1, "2026-04-04T00:00:00Z", "Anna")), source_count=5)
+    with pytest.raises(ContractBroken, match="has 5 records and gave 1"):
+        tried(source)

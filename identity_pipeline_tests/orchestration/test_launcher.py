@@ -20,14 +20,15 @@ def test_a_run_is_forked_and_leaves_what_any_run_leaves(world: World):
     assert (world.names(), world.published()) == ({"1": "Ada", "2": "Grace"}, world.mark())
 
 
-def test_of_many_sources_a_run_builds_its_own_only(world: World):
+def test_of_many_sources_a_run_builds_its_own_only(world: World, monkeypatch: pytest.MonkeyPatch):
     world.people("Ada")
     names = [f"people_{n}" for n in range(3)]
     world.declare(PEOPLE, *(PEOPLE | {"name": name} for name in names))
     with world.entered() as instance:
         run = world.enqueued(instance)
         assert launcher._sources(run) == {"people"}
-        repository = assets.definitions({"people"}).get_repository_def()
+        monkeypatch.setattr(assets, "narrowed", {"people"})
+        repository = assets.definitions().get_repository_def()
         assert set(repository.assets_defs_by_key) == {dg.AssetKey(["people"]), dg.AssetKey(["identity", "records"])}
 
 
