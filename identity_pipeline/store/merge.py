@@ -95,7 +95,7 @@ class Recency:
         return self.cursor and self.cursor.of(records)
 
     def compared(self, connection: psycopg.Connection, stored: pa.Array, arriving: pa.Array | None) -> tuple[np.ndarray, np.ndarray]:
-        """Which records with the keys ``arriving`` are older than those with the cursor texts ``stored``, and which neither older nor newer.
+        """Which records with the keys ``arriving`` are older than those with the cursor texts ``stored``, and which neither.
 
         One without a cursor value is older than one with. A stored date in the future is not believed.
         """

@@ -1,7 +1,7 @@
 """What a column of a table is as a cursor, and how far a mark may follow it."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -41,6 +41,15 @@ class FollowedColumn:
         if self.kind == "local":
             return now - max(self._offset(now - _NEAR) - self._offset(now + _NEAR), timedelta())
         return now
+
+    def wall(self, lower: str) -> str:
+        """A lower bound as wall clock, as the column writes it: in UTC for an ``instant``, else in ``timezone``."""
+        zone = UTC if self.kind == "instant" else ZoneInfo(self.timezone)
+        try:
+            wall = datetime.fromisoformat(lower).astimezone(zone).replace(tzinfo=None)
+        except OverflowError:  # it lies before year 1 there
+            wall = datetime.min
+        return str(wall.date() if self.kind == "date" else wall)
 
     def _offset(self, moment: datetime) -> timedelta:
         return moment.astimezone(ZoneInfo(self.timezone)).utcoffset() or timedelta()

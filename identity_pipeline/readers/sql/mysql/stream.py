@@ -7,8 +7,6 @@ which nothing can end a literal.
 
 import base64
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,7 +49,6 @@ _BINARY = frozenset(
 # utf8mb4_bin takes blanks at the end for nothing: only bytes are all different.
 _BYTES = "cast(convert({c} USING utf8mb4) AS binary)"
 _PLACES: dict[CursorKind, str] = {"int": "{c}", "instant": "{c}", "local": "{c}", "date": "{c}", "text": _BYTES}
-_EARLIEST = datetime(1, 1, 1)  # noqa: DTZ001 - wall clock
 # No mark ever reaches what has no place in the order: it is asked for each time, or a change to it would never be seen.
 _UNPLACED: dict[CursorKind, str] = {
     "int": "{c} IS NULL",
@@ -100,13 +97,7 @@ def _bound(followed: FollowedColumn, lower: str) -> str:
         return f"X'{lower.encode('utf-8', 'replace').hex()}'"
     if followed.kind == "int":
         return str(int(lower))
-    instant = datetime.fromisoformat(lower)
-    zone = UTC if followed.kind == "instant" else ZoneInfo(followed.timezone)
-    try:
-        wall = instant.astimezone(zone).replace(tzinfo=None)
-    except OverflowError:  # before year 1 there
-        wall = _EARLIEST
-    return literal(str(wall.date() if followed.kind == "date" else wall))
+    return literal(followed.wall(lower))
 
 
 def _texts(values: Sequence[Value], column: Column) -> pa.Array:

@@ -6,7 +6,6 @@ the shortest text that makes the same number again.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,7 +41,6 @@ _BOUNDS: dict[CursorKind, str] = {
     "text": "?",
 }
 _LARGEST = 10**38 - 1
-_EARLIEST = datetime(1, 1, 1)  # noqa: DTZ001 - wall clock
 
 
 def maximum(connection: SnowflakeConnection, table: Table, followed: FollowedColumn) -> str | None:
@@ -88,14 +86,9 @@ def _bound(followed: FollowedColumn, lower: str) -> str:
         return lower
     if followed.kind == "int":
         return str(max(min(int(lower), _LARGEST), -_LARGEST))
-    instant = datetime.fromisoformat(lower)
     if followed.kind == "instant":
-        return instant.astimezone(UTC).isoformat()
-    try:
-        wall = instant.astimezone(ZoneInfo(followed.timezone)).replace(tzinfo=None)
-    except OverflowError:  # before year 1 there
-        wall = _EARLIEST
-    return str(wall.date() if followed.kind == "date" else wall)
+        return datetime.fromisoformat(lower).astimezone(UTC).isoformat()
+    return followed.wall(lower)
 
 
 def _text(values: pa.Array, column: Column) -> pa.Array:
