@@ -87,11 +87,11 @@ def _dry(names: list[str], config: dict[str, Any], *, as_json: bool) -> int:
     from identity_pipeline.cli.connection import open_source  # noqa: PLC0415
     from identity_pipeline.cli.output import show  # noqa: PLC0415
     from identity_pipeline.loading.dry_run import dry_run  # noqa: PLC0415
+    from identity_pipeline.loading.spec import RunOptions  # noqa: PLC0415
     from identity_pipeline.orchestration import marks  # noqa: PLC0415
-    from identity_pipeline.orchestration.ops import ReadConfig  # noqa: PLC0415
 
     url, found, status = services.database(_say), [], 0
-    options = ReadConfig(**{name: value for name, value in config.items() if value}).options()
+    options = RunOptions(**config)
     with dg.DagsterInstance.get() as instance:
         for name in names:
             try:

@@ -43,14 +43,16 @@ def asset(source: Source) -> dg.AssetsDefinition:
     connector = source.connector
     title = (sys.modules[connector.__module__].__doc__ or "").partition("\n")[0]
 
+    address = _address(source)
+
     @dg.graph_asset(
         name=source.name,
         group_name=connector.group,
         kinds={connector.vendor, "postgres"},
         owners=source.owners,
         tags={"identity/source_type": source.source_type},
-        description=source.description or title,
-        metadata={**_address(source), "dagster/table_name": "identity.records", "dagster/column_schema": _SCHEMA},
+        description="\n\n".join([source.description or title, *(f"`{name}`: {text}" for name, text in address.items())]),
+        metadata={**_shown(address), "dagster/table_name": "identity.records", "dagster/column_schema": _SCHEMA},
         check_specs=[dg.AssetCheckSpec(check, asset=source.name, description=meaning) for check, meaning in CHECKS.items()],
     )
     def ingested() -> dict[str, object]:
@@ -63,11 +65,15 @@ def asset(source: Source) -> dg.AssetsDefinition:
     return ingested if age is None else ingested.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, _stale_after(age)))
 
 
-def _address(source: Source) -> dict[str, dg.MetadataValue]:
-    """Where it is read from, for the top of its page: its settings as declared, a secret as the place where it is kept."""
+def _address(source: Source) -> dict[str, str]:
+    """Where it is read from: its settings as declared, an address without its query, a secret as the place where it is kept."""
     declared = {name: str(value) for name, value in source.config.items() if isinstance(value, str | Reference)}
-    shown = {name: display_url(value) if "://" in value else value for name, value in declared.items()}
-    return {f"config/{name}": (dg.MetadataValue.url if "://" in text else dg.MetadataValue.text)(text) for name, text in shown.items()}
+    return {name: display_url(value) if "://" in value else value for name, value in declared.items()}
+
+
+def _shown(address: dict[str, str]) -> dict[str, dg.MetadataValue]:
+    """An address as metadata."""
+    return {f"config/{name}": (dg.MetadataValue.url if "://" in text else dg.MetadataValue.text)(text) for name, text in address.items()}
 
 
 def records(sources: Iterable[Source]) -> dg.AssetSpec:

@@ -12,7 +12,7 @@ not the probed one; then the part is rolled back and merged again.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from identity_pipeline.core import cursor as cursors
-from identity_pipeline.core.cursor import Cursor, Order
 from identity_pipeline.core.errors import Superseded, WriteConflict
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.fieldmap import GONE, FieldMap
@@ -35,6 +33,7 @@ from identity_pipeline.store.load import Load
 from identity_pipeline.store.pgcopy import Column, copy_rows
 from identity_pipeline.store.quarantine import Rejected
 from identity_pipeline.store.raw import raw_json
+from identity_pipeline.store.recency import Recency, bools
 from identity_pipeline.store.record_hash import record_hashes
 from identity_pipeline.store.rejection import PLACE, RESERVED
 
@@ -68,57 +67,13 @@ class PartCounts:
 
 
 @dataclass(frozen=True)
-class Recency:
-    """Which of two versions of a record stays: the newer by ``cursor``.
-
-    Without a cursor in the records, or on a tie, it is the one that the source streams later, or
-    earlier where ``order`` says that the newest comes first. ``snapshot`` says that each read shows the
-    present state of all that it reads: then what a later load found is newer, whatever its cursor says.
-    """
-
-    cursor: Cursor | None = None
-    order: Order = "oldest_first"
-    snapshot: bool = False
-
-    @property
-    def column(self) -> str | None:
-        """The field that decides, None where only the order does."""
-        return self.cursor.column if self.cursor and self.cursor.in_records else None
-
-    @property
-    def newest_first(self) -> bool:
-        """True if of two equal versions the first stays."""
-        return self.order == "newest_first"
-
-    def keys(self, records: pa.Table) -> pa.Array | None:
-        """Comparable values; None where the records do not have the field."""
-        return self.cursor and self.cursor.of(records)
-
-    def compared(self, connection: psycopg.Connection, stored: pa.Array, arriving: pa.Array | None) -> tuple[np.ndarray, np.ndarray]:
-        """Which records with the keys ``arriving`` are older than those with the cursor texts ``stored``, and which neither.
-
-        One without a cursor value is older than one with. A stored date in the future is not believed.
-        """
-        if arriving is None or self.cursor is None:
-            return np.zeros(len(stored), bool), np.ones(len(stored), bool)
-        kept, came = cursors.aligned(self.cursor.keys(stored), arriving)
-        has, had = _bools(came.is_valid()), _bools(kept.is_valid())
-        older = had & ~has | _bools(pc.less(came, kept))
-        tie = ~has & ~had | _bools(pc.equal(came, kept))
-        if self.cursor.type == "timestamp":
-            now = connection.execute("select statement_timestamp()").fetchone()
-            older &= ~_bools(pc.greater(kept, pa.scalar(now[0], kept.type)))  # type: ignore[index]
-        return older, tie
-
-
-@dataclass(frozen=True)
 class Rules:
     """What the merge of a source goes by. ``fingerprint`` changes whenever a result could."""
 
     field_map: FieldMap
     canonicalise: Canonicalise
     fingerprint: str
-    recency: Recency = Recency()
+    recency: Recency = field(default_factory=Recency)
 
 
 def merge_part(url: str, load: Load, part: Part, batches: Iterable[pa.Table], rules: Rules, *, whole: Whole | None = None) -> PartCounts:
@@ -303,7 +258,7 @@ class _Merger:
         if not len(at):
             return np.zeros(0, bool)
         older, tie = recency.compared(self.connection, changed.column("cursor").combine_chunks(), None if keys is None else keys.take(at))
-        earlier, deleted = _bools(changed.column("earlier")), _bools(changed.column("deleted"))
+        earlier, deleted = bools(changed.column("earlier")), bools(changed.column("deleted"))
         self.counts.conflicting += int((tie & ~earlier).sum())
         lost = older | (tie & ~earlier & recency.newest_first)
         if self.whole is None:
@@ -313,7 +268,7 @@ class _Merger:
             returning &= deleted
             if returning.any():  # what the source shows alive again is alive, whenever it was changed last
                 found = self.rules.canonicalise(records.take(at.filter(pa.array(returning))))
-                returning[returning] = ~_bools(found.column("deleted"))
+                returning[returning] = ~bools(found.column("deleted"))
         # A first in a newest-first stream that was unchanged has left no trace in the table.
         unsure = returning | (tie & (earlier & recency.newest_first | self._out_of_order(tie)))
         if unsure.any():
@@ -495,11 +450,6 @@ def _conflicting(records: pa.Table, id_field: str, keys: pa.Array | None) -> int
         versions["key"] = keys
     grouped = pa.table(versions).group_by([name for name in versions if name != "content"])
     return (pc.sum(pc.subtract(grouped.aggregate([("content", "count_distinct")]).column("content_count_distinct"), 1)).as_py()) or 0
-
-
-def _bools(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Truth as numpy has it; null is False."""
-    return pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(bool)
 
 
 def _sorted(numbers: pa.ChunkedArray) -> pa.Array:

@@ -18,7 +18,8 @@ from identity_pipeline.core.window import Window
 from identity_pipeline.store import ledger
 from identity_pipeline.store.landing import LandedPart, Landing, Part
 from identity_pipeline.store.ledger import Load, ReadSummary, SourceState
-from identity_pipeline.store.merge import PartCounts, Recency, Rules, merge_part
+from identity_pipeline.store.merge import PartCounts, Rules, merge_part
+from identity_pipeline.store.recency import Recency
 
 Record = dict[str, Any]
 AT = Cursor("at", "timestamp")

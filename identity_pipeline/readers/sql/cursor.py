@@ -48,7 +48,7 @@ class FollowedColumn:
         try:
             wall = datetime.fromisoformat(lower).astimezone(zone).replace(tzinfo=None)
         except OverflowError:  # it lies before year 1 there
-            wall = datetime.min
+            wall = datetime.min  # noqa: DTZ901 - wall clock
         return str(wall.date() if self.kind == "date" else wall)
 
     def _offset(self, moment: datetime) -> timedelta:
