@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis  # noqa: F401 - its plugin imports it after the last test otherwise, which Python before 3.11.8 may fail at (CPython issue 106905)
+import pandas as pd  # noqa: F401 - a process of ours does without it from its first load on, this one reads what came as frames
 import psycopg
 import pytest
 from psycopg import sql

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from identity_pipeline.connectors import do_without_frames
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.secret import Env
@@ -30,6 +31,7 @@ def open_source(name: str) -> Opened:
     Raises:
         ConfigurationError: there is none, its declaration is broken, or something that it names is not there.
     """
+    do_without_frames()
     return opened(declarations().source(name), database_url)
 
 

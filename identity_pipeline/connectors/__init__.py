@@ -78,12 +78,11 @@ def connectors() -> dict[str, type[Connector]]:
     return {name: connector(name) for name in modules()}
 
 
-def _work_with_frames() -> bool:
-    """True if the file of a connector imports pandas."""
-    return any(
-        "\nimport pandas" in path.read_text("utf-8") for path in Path(__path__[0]).glob("*.py")
-    )
+def do_without_frames() -> None:
+    """Have Arrow do without pandas in this process, unless the file of a connector imports it.
 
-
-if not _work_with_frames():
-    arrow.settle()
+    For processes of ours alone, where nobody else's code works with frames.
+    """
+    files = Path(__path__[0]).glob("*.py")
+    if not any("\nimport pandas" in path.read_text("utf-8") for path in files):
+        arrow.settle()

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from identity_pipeline.connectors import do_without_frames
 from identity_pipeline.dagster_internals import InMemoryJob, capture_interrupts, execute_run_iterator, job_origin, keep_connections
 from identity_pipeline.declarations.source import Source
 from identity_pipeline.orchestration.assets import JOB, definitions_of, run_config
@@ -172,6 +173,7 @@ def _work(sources: list[Source], how: How, channel: Connection, parents: list[Co
     os.setpgrp()  # a terminal's Ctrl-C is the parent's to tell: it marks the run as canceled first
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _redirect(how.log)
+    do_without_frames()
     declared = {source.name: source for source in sources}
     with suppress(KeyboardInterrupt), dg.DagsterInstance.get() as instance:
         keep_connections(instance)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 DEFINITIONS = "import identity_pipeline.definitions, identity_pipeline.orchestration.ops, identity_pipeline.loading.load"
+OURS = "import identity_pipeline.connectors as c; c.do_without_frames()"
 COMPARED = "import pyarrow as pa, pyarrow.compute as pc; pc.equal(pa.array(['a'], pa.string()), 'a'); pa.array(['x'])"
 FRAMES = "import pandas as pd, pyarrow as pa; pd.array(['a', pd.NA], dtype=pd.ArrowDtype(pa.string()))"
 
@@ -15,13 +16,18 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_load_needs_no_pandas():
-    done = run(DEFINITIONS, COMPARED, "import sys; print('pandas' in sys.modules)")
+    done = run(DEFINITIONS, OURS, COMPARED, "import sys; print('pandas' in sys.modules)")
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_who_imports_definitions_into_a_process_of_his_own_may_work_with_frames_afterwards():
+    done = run(DEFINITIONS, COMPARED, FRAMES)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("before", ["import pandas", "import identity_pipeline.core.text"])
 def test_who_imports_pandas_has_its_nulls(before: str):
-    done = run(before, FRAMES, "import identity_pipeline.connectors", FRAMES)
+    done = run(before, FRAMES, OURS, FRAMES)
     assert done.returncode == 0, done.stderr
 
 
@@ -30,5 +36,5 @@ def test_a_connector_that_imports_pandas_has_it_work_for_all():
         "from pathlib import Path; read = Path.read_text\n"
         "Path.read_text = lambda p, *a, **k: ('\\nimport pandas' if 'csv_url' in p.name else '') + read(p, *a, **k)"
     )
-    done = run(pretend, "import identity_pipeline.connectors", FRAMES)
+    done = run(pretend, OURS, FRAMES)
     assert done.returncode == 0, done.stderr
