@@ -4,6 +4,7 @@ from identity_pipeline.connectors import SOURCE_TYPES, connectors
 
 STANDING = {
     "airtable_records",
+    "bigquery_identity",
     "csv_url",
     "hubspot_contacts",
     "intercom_contacts",

@@ -5,6 +5,8 @@ from urllib.parse import quote, unquote
 
 _PASSWORDS = (r"://[^:/@\s]*:([^@\s]+)@", r"(?i)password\s*=\s*'([^']+)'", r"(?i)password\s*=\s*([^'\s;&]+)")
 """Where a password stands in a connection string."""
+_LINE_OF_A_KEY = re.compile(r"[A-Za-z0-9+/=]{32,}")
+"""A line of a private key (PEM): what shows a part of the key shows whole lines, with breaks of its own between them."""
 _SHORTEST = 4
 """A shorter text is a part of ordinary words."""
 
@@ -18,9 +20,11 @@ class Redactor:
             self.learn(secret)
 
     def learn(self, secret: str) -> None:
-        """Redact this text from now on, also percent-encoded, and a password inside it by itself."""
+        """Redact this text from now on, also percent-encoded, and a password or each line of a private key inside it by itself."""
         self.learn_query(secret)
         inner = {found[1] for form in _PASSWORDS if (found := re.search(form, secret))}
+        if "PRIVATE KEY-----" in secret:
+            inner |= set(_LINE_OF_A_KEY.findall(secret.replace("\\n", "\n")))  # in JSON it is one line
         for text in (secret, *inner):
             self._secrets |= {text, unquote(text), quote(text, safe="")}
 

@@ -35,5 +35,12 @@ def test_the_query_of_an_address_is_redacted_and_the_address_is_not():
     assert redactor.redact("GET https://files.example.org/people.csv?sig=abc-123") == "GET https://files.example.org/people.csv?***"
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\\n"])
+def test_a_line_of_a_private_key_is_redacted_by_itself(line_break: str):
+    line = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7"
+    key = line_break.join(("-----BEGIN PRIVATE KEY-----", line, "c2hvcnQ=", "-----END PRIVATE KEY-----"))
+    assert Redactor(f'{{"private_key": "{key}"}}').redact(f"line 2: {line}") == "line 2: ***"
+
+
 def test_a_text_of_three_characters_is_no_secret():
     assert Redactor("abc").redact("abc") == "abc"
