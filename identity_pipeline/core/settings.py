@@ -108,6 +108,11 @@ def allowed_private_hosts() -> tuple[str, ...]:
     return tuple(part.strip() for part in os.environ.get("IDENTITY_ALLOW_PRIVATE_HOSTS", "").split(",") if part.strip())
 
 
+def public_url() -> str:
+    """``IDENTITY_PUBLIC_URL``: the address at which browsers reach the web server, where a proxy stands before it. Empty: none."""
+    return os.environ.get("IDENTITY_PUBLIC_URL", "").strip().rstrip("/")
+
+
 def failure_webhook() -> str:
     """``IDENTITY_FAILURE_WEBHOOK``: the address that is told of failed runs. Empty: none. It is a secret."""
     return os.environ.get("IDENTITY_FAILURE_WEBHOOK", "").strip()

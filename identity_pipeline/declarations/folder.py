@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from identity_pipeline.core.errors import ConfigurationError
+from identity_pipeline.core.secret import Credential
 from identity_pipeline.core.spelling import suggestion
 from identity_pipeline.declarations.source import Source, first_fault
 
@@ -54,6 +55,10 @@ class Declarations:
             f"no source is called {name!r}; declared are {', '.join(self.sources) or 'none'}{suggestion(name, self.sources)}"
             + "".join(f"; it may be in {problem}" for problem in self.problems if problem.name is None)
         )
+
+    def naming(self, credential: str) -> list[str]:
+        """The sources that name this credential of the store."""
+        return sorted(name for name, source in self.sources.items() if Credential(credential) in source.references.values())
 
 
 @dataclass(frozen=True)

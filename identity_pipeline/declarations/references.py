@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.core.secret import Credential, Env, Reference
+from identity_pipeline.core.redaction import Redactor
+from identity_pipeline.core.secret import Credential, Env, Reference, StoredToken, TokenProvider
 
 _KINDS: dict[str, tuple[type[Env] | type[Credential], re.Pattern[str], str]] = {
     "env": (Env, re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), "an environment variable: letters, digits and _, first no digit"),
@@ -34,20 +35,19 @@ def missing(reference: Reference) -> bool:
     return isinstance(reference, Env) and reference.name not in os.environ
 
 
-def value_of(reference: Reference, setting: str, database_url: Callable[[], str]) -> str:
-    """What is kept there.
+def provider_of(reference: Reference, setting: str, database_url: Callable[[], str], redactor: Redactor) -> TokenProvider:
+    """The way to what is kept there: a secret that stays, or tokens that are got anew when they end.
 
     Raises:
         ConfigurationError: the variable is not set, or there is no such credential, or no key opens it.
     """
     if isinstance(reference, Env):
-        try:
-            return os.environ[reference.name]
-        except KeyError:
+        if reference.name not in os.environ:
             raise ConfigurationError(
                 f"{setting} is taken from the environment variable {reference.name}, which is not set: set it where this command and "
                 "Dagster's processes start, restart them, then run it again"
-            ) from None
-    from identity_pipeline.credentials import vault  # noqa: PLC0415 - loads the crypto library only where a credential is named
+            )
+        return StoredToken(lambda: os.environ[reference.name], redactor)
+    from identity_pipeline.credentials import refresh  # noqa: PLC0415 - loads the crypto library only where a credential is named
 
-    return vault.reveal(database_url(), reference.name)
+    return refresh.provider(database_url(), reference.name, redactor)

@@ -17,7 +17,7 @@ from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.redaction import Redactor
-from identity_pipeline.core.secret import Reference, StoredToken
+from identity_pipeline.core.secret import Reference
 from identity_pipeline.core.text import to_text
 from identity_pipeline.dagster_internals import DISALLOWED_NAMES, is_valid_cron_schedule
 from identity_pipeline.declarations import references
@@ -252,7 +252,7 @@ class Source(BaseModel):
         for name, reference in self.references.items():
             if isinstance(values[name], Secret) and not secrets:
                 continue
-            provider = StoredToken(_looking_up(reference, f"{self.name}: config.{name}", database_url), redactor)
+            provider = references.provider_of(reference, f"{self.name}: config.{name}", database_url, redactor)
             text = provider.token()
             values[name] = Secret.bound(reference, provider) if isinstance(values[name], Secret) else text
         for value in values.values():
@@ -267,10 +267,6 @@ class Source(BaseModel):
 def differing(declared: Connector, arrived: Connector) -> list[str]:
     """Names of the settings in which a run's configuration is not what the source declares."""
     return [name for name in type(declared).model_fields if getattr(declared, name) != getattr(arrived, name)]
-
-
-def _looking_up(reference: Reference, setting: str, database_url: Callable[[], str]) -> Callable[[], str]:
-    return lambda: references.value_of(reference, setting, database_url)
 
 
 def _made(cls: type[Connector], values: dict[str, Any]) -> Connector:

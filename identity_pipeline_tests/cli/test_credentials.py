@@ -35,7 +35,7 @@ def test_set_reads_standard_input_or_a_variable_and_never_shows_the_secret(url: 
     assert vault.reveal(url, "piped") == CANARY
     assert vault.reveal(url, "from_env") == f"{CANARY}-env"
     assert [(row["name"], row["kind"], row["version"]) for row in rows("credentials", "list")] == [
-        ("from_env", "password", 1), ("piped", "token", 1),
+        ("from_env", "password", 1), ("piped", "api_key", 1),
     ]  # fmt: skip
 
 

@@ -131,15 +131,15 @@ def test_a_rotation_of_the_key_file_that_was_killed_goes_on_with_the_key_that_it
 def test_what_is_stored_while_the_key_changes_has_the_new_key(identity_env: Path, database_url: str, monkeypatch: pytest.MonkeyPatch):
     """The old one may be gone when it is written."""
     vault.store(database_url, "a", "token", "a")
-    sealed = vault._sealed
+    sealed = vault.sealed
 
     def late(*values: object) -> dict:
         made = sealed(*values)
-        monkeypatch.setattr(vault, "_sealed", sealed)
+        monkeypatch.setattr(vault, "sealed", sealed)
         vault.rotate(database_url)
         return made
 
-    monkeypatch.setattr(vault, "_sealed", late)
+    monkeypatch.setattr(vault, "sealed", late)
     vault.store(database_url, "b", "token", "b")
     assert [vault.reveal(database_url, name) for name in "ab"] == ["a", "b"]
 

@@ -35,6 +35,7 @@ _TRAVELS = frozenset({"accept", "accept-encoding", "user-agent", "if-none-match"
 """Request headers that follow to another host. Any other may be a credential."""
 _BUSY = frozenset({408, 423, 425, 477})
 _ADVICE = "try again later"
+_SET = "set {} to the address it is to lead to"
 _MEDIA_TYPE = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,40}")
 
 
@@ -44,7 +45,7 @@ class Call:
 
     ``same_origin`` keeps it on the origin of ``url``, for a request that carries a credential; without
     it redirects may lead to any allowed host, and headers that may be a credential do not go there.
-    ``setting`` is where the operator set the address, for advice.
+    ``setting`` is where the operator set the address, for advice. ``redirects`` are followed so many times.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Call:
     body: bytes | None = field(default=None, repr=False)
     same_origin: bool = True
     setting: str = "base_url"
+    redirects: int = MAX_REDIRECTS
 
     @property
     def tried(self) -> str:
@@ -62,7 +64,7 @@ class Call:
 
 @contextmanager
 def exchange(session: requests.Session, call: Call, context: ReadContext, deadline: float) -> Iterator[requests.Response]:
-    """The response to ``call``, of whatever status, past at most :data:`MAX_REDIRECTS` redirects; its body is still to be read.
+    """The response to ``call``, of whatever status, past its redirects; its body is still to be read.
 
     The whole exchange, what is read of the body inside included, ends after ``deadline`` seconds.
 
@@ -141,7 +143,7 @@ def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 def _followed(session: requests.Session, call: Call, context: ReadContext, deadline: float) -> requests.Response:
     """The first response that is no redirect. Each redirect is checked like the first address."""
     url, headers = call.url, dict(call.headers)
-    for _ in range(MAX_REDIRECTS + 1):
+    for _ in range(call.redirects + 1):
         context.requests += 1
         response = session.request(
             call.method,
@@ -154,11 +156,14 @@ def _followed(session: requests.Session, call: Call, context: ReadContext, deadl
         if response.status_code not in _REDIRECTS:
             return response
         response.close()
+        if not call.redirects:
+            where = f"{call.tried} answered {response.status_code}, which leads elsewhere"
+            raise SourceRejected(f"{where}: nothing was sent there; {_SET.format(call.setting)}")
         onward = _onward(call, url, response)
         if not same_origin(url, onward):
             headers = {name: value for name, value in headers.items() if name.lower() in _TRAVELS}
         url = onward
-    raise SourceRejected(f"{call.tried} redirects more than {MAX_REDIRECTS} times: set {call.setting} to the address it is to lead to")
+    raise SourceRejected(f"{call.tried} redirects more than {call.redirects} times: {_SET.format(call.setting)}")
 
 
 def _onward(call: Call, url: str, response: requests.Response) -> str:
