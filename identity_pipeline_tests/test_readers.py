@@ -13,6 +13,7 @@ STANDING = {
     "mysql_identity",
     "pipedrive_persons",
     "postgres_identity",
+    "s3_csv",
     "shopify_customers",
     "snowflake_identity",
     "stripe_customers",

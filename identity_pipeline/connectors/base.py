@@ -1,8 +1,8 @@
 """What a connector is: settings, strategies as class values, a field map and ``read``.
 
-Three family bases hold what a family shares (``read``, ``check`` and the client):
-:class:`RestConnector`, :class:`FileConnector` and :class:`SqlConnector`. A connector says what is
-its vendor's.
+Family bases hold what a family shares (``read``, ``check`` and the client):
+:class:`RestConnector`, :class:`FileConnector` (with :class:`StorageConnector` for stores of many
+files) and :class:`SqlConnector`. A connector says what is its vendor's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -352,19 +352,14 @@ class FileConnector(Connector):
         return self._records(window, files.RETRY_BUDGET)
 
     def _records(self, window: Window, retry_budget: float) -> Iterator[Batch]:
-        dialect = self.dialect()  # a setting that cannot be is said before anything is asked
-        return files.read_files(
-            self.store(window.context),
-            dialect,
-            window,
-            rules=repr(self.cursor_reading(self.cursor_columns["*"])),
-            max_bytes=self.max_bytes,
-            retry_budget=retry_budget,
-        )
+        reading = self.reading(
+            retry_budget
+        )  # a setting that cannot be is said before anything is asked
+        return files.read_files(self.store(window.context), reading, window)
 
     def check(self) -> Iterator[CheckStep]:
         """Test the way to the first rows, step by step."""
-        return files.check(lambda: self._records(Window(), CHECK_BUDGET))
+        return files.check(lambda: self._records(Window(limit=1), CHECK_BUDGET))
 
     def cursor_reading(self, column: CursorColumn) -> Reading:  # noqa: ARG002 - all alike
         """Times as ``cursor_format`` and ``cursor_timezone`` say."""
@@ -373,15 +368,58 @@ class FileConnector(Connector):
             check_format(self.cursor_format) if self.cursor_format else None,
         )
 
-    def dialect(self) -> files.Dialect:
-        """How the files are written."""
-        return files.Dialect(
+    def reading(self, retry_budget: float = files.RETRY_BUDGET) -> files.Reading:
+        """How the files are read."""
+        dialect = files.Dialect(
             self.delimiter or None,
             self.encoding or None,
             self.quote,
             self.escape or None,
             self.header,
             self.skip_lines,
+        )
+        rules = repr(self.cursor_reading(self.cursor_columns["*"]))
+        return files.Reading(dialect, rules, max_bytes=self.max_bytes, retry_budget=retry_budget)
+
+
+class StorageConnector(FileConnector):
+    """CSV files of a store that lists them. A subclass says :meth:`store`."""
+
+    prefix: str = setting(
+        "What the names of the files begin with, such as exports/crm/.", default=""
+    )
+    glob: str = setting(
+        "Pattern of the names behind the prefix: * within a folder, ** through all of them.",
+        default="**",
+        min_length=1,
+    )
+    contents: files.Contents = setting(
+        "What a file holds. changes: records that are new or changed; what is in no file is not "
+        "deleted. everything: the file modified last is the whole truth, and what it does not hold "
+        "is deleted.",
+        default="changes",
+    )
+    file_fields: bool = setting(
+        "True: each record says which file it stands in (_file, _file_version, _file_modified). "
+        "A file that is written anew then changes all of its records.",
+        default=False,
+    )
+
+    @property
+    def reads_snapshot(self) -> bool:  # type: ignore[override] - here a setting decides
+        """A file that is the whole truth shows each record as it is now."""
+        return self.contents == "everything"
+
+    def names(self) -> files.Glob:
+        """The names of the files."""
+        return files.Glob(self.prefix, self.glob)
+
+    def reading(self, retry_budget: float = files.RETRY_BUDGET) -> files.Reading:
+        """How the files are read."""
+        return replace(
+            super().reading(retry_budget),
+            contents=self.contents,
+            file_fields=self.file_fields,
         )
 
 

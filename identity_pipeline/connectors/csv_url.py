@@ -13,8 +13,8 @@ from the file: a full refresh finds out.
 
 The cursor's traps:
 
-- Any column can be the cursor, and the whole file is read each time, unless it is unchanged.
-- A file that is written again may hold rows older than the mark: for those, leave the cursor out.
+- Any column can be the cursor, and the whole file is read each time, unless it is unchanged. No row
+  is left out for lying below the mark: the cursor decides which of two versions of a record stays.
 - ``01/02/2026`` has two meanings: other than ISO 8601 is read only as ``cursor_format`` says, and a
   time without a zone is wall clock in ``cursor_timezone``.
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import EPOCH, MICROSECONDS, Cursor, CursorType
+from identity_pipeline.core.file_version import FileVersion
 from identity_pipeline.core.pace import LocalPace, Pace
 
 BoundForm = Literal["iso", "iso_s", "s", "ms"]
@@ -24,9 +25,12 @@ class ReadContext:
 
     ``source_clock`` is the source's own clock at the start of the read (a ``Date`` header,
     ``now()`` of a database). ``source_time`` is the same, or earlier where what is older than now may
-    still appear (an open transaction, a day that is not over): the mark is never advanced past it. ``files`` holds what was read of
-    each object: ``{name: version}``. ``source_count`` is how many records the source says it has,
-    where it says so. ``fields`` are the fields that the source says it has, empty where it does not say.
+    still appear (an open transaction, a day that is not over): the mark is never advanced past it.
+    ``files`` holds what was read of each file, by its name; ``files_unchanged`` counts those that were
+    left out because nothing has changed in them. ``sweeps`` says whether what this read did not see is
+    gone: None leaves it to the load, where only a full refresh shows that. ``source_count`` is how
+    many records the source says it has, where it says so. ``fields`` are the fields that the source
+    says it has, empty where it does not say.
     ``source_maximum`` is the largest cursor value it holds (canonical text), asked
     for where nothing lay at or above the lower bound: the mark was too high. ``state`` is what the
     source hands out to continue from, that of the load before until a reader has a new one: kept with
@@ -45,7 +49,9 @@ class ReadContext:
     fields: tuple[str, ...] = ()
     source_maximum: str | None = None
     asked_below: bool = False
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, FileVersion] = field(default_factory=dict)
+    files_unchanged: int = 0
+    sweeps: bool | None = None
     state: str | None = field(default=None, repr=False)
     warnings: list[str] = field(default_factory=list)
     log: Callable[[str], None] = logging.getLogger("identity_pipeline.read").info
@@ -75,7 +81,8 @@ class Window:
     ``lower`` is canonical cursor text (see :mod:`core.cursor`), inclusive, overlap already
     subtracted; None asks for everything, records without a cursor value included. There is no upper
     bound on what is *read*: a record dated beyond ``context.source_time`` is loaded, only the mark
-    does not follow it. ``files`` are the object versions of earlier loads (conditional reads);
+    does not follow it. ``files`` are the file versions of earlier loads (conditional reads);
+    ``by_mark`` says that ``lower`` comes from the mark of an earlier load, and not from a person.
     ``objects`` restricts file sources to these; ``limit`` is a hint how many records are wanted.
     ``state`` is what the source handed out at the last load, None where it is no longer valid.
     """
@@ -85,7 +92,8 @@ class Window:
     full_refresh: bool = False
     objects: tuple[str, ...] = ()
     limit: int | None = None
-    files: dict[str, str] = field(default_factory=dict)
+    files: Mapping[str, FileVersion] = field(default_factory=dict)
+    by_mark: bool = False
     state: str | None = field(default=None, repr=False)
     context: ReadContext = field(default_factory=ReadContext)
 

@@ -29,9 +29,9 @@ def commit(spec: LoadSpec, found: Read, target: Target) -> dict[str, Any]:
 
 
 def _seen(spec: LoadSpec, found: Read, target: Target) -> Iterator[list[str]] | None:
-    """The external ids of a full refresh, from the landed files. None for any other load."""
-    load, names = found.load, spec.field_map.external_id
-    if not load.full_refresh or found.summary.partial:
+    """The external ids of a read that shows what is gone, from the landed files. None for any other."""
+    load, names, summary = found.load, spec.field_map.external_id, found.summary
+    if summary.partial or not (load.full_refresh if summary.sweeps is None else summary.sweeps):
         return None
     return (
         [text for text in table.column(id_field).to_pylist() if text is not None]

@@ -106,8 +106,8 @@ class _Reading:
             )
         self._check_fields(writer.fields, window)
         self._warn(start, window, counts)
-        # A file that was skipped as unchanged stands in context.files, but has shown no field.
-        looked = bool(writer.fields) if context.files else not window.incremental
+        # A file that was left out as unchanged has shown no field.
+        looked = bool(writer.fields) if context.files or context.files_unchanged else not window.incremental
         if not read and self.stored.row_count and looked:
             context.warn(
                 f"the source is empty: it gave no record, and {self.stored.row_count:,} are stored; they stay as they are, unless a full "
@@ -134,6 +134,7 @@ class _Reading:
             throttled_seconds=round(context.throttled_seconds, 3),
             seconds_read=round(seconds, 3),
             files={} if self.options.limit else context.files,
+            sweeps=context.sweeps,
             fields=list(writer.fields),
             warnings=[self.redactor.redact(warning) for warning in context.warnings],
             mapping=fingerprint(spec),
@@ -239,7 +240,9 @@ def window_of(spec: LoadSpec, stored: SourceState, start: Start, options: RunOpt
     """What a load asks for that begins at ``start``."""
     context.state = start.state
     files = stored.files if stored.mapping == fingerprint(spec) and not options.full_refresh else {}
-    return Window(spec.cursor, start.lower, options.full_refresh, options.objects, options.limit, files, start.state, context)
+    return Window(
+        spec.cursor, start.lower, options.full_refresh, options.objects, options.limit, files, start.by_mark, start.state, context
+    )
 
 
 def check_whole(spec: LoadSpec, window: Window, read: int) -> None:

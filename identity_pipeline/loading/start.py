@@ -17,13 +17,15 @@ class Start:
 
     ``may_fall`` says that the mark becomes what this load sees, even if that is lower. ``leaps`` says
     that the load begins beyond the mark: what lies between would be lost if the mark followed.
-    ``state`` is what the source handed out with this very mark, None where it is not valid.
+    ``by_mark`` says that ``lower`` follows from the mark. ``state`` is what the source handed out with
+    this very mark, None where it is not valid.
     """
 
     lower: str | None = None
     mark: Mark | None = None
     may_fall: bool = False
     leaps: bool = False
+    by_mark: bool = False
     state: str | None = None
 
 
@@ -57,7 +59,7 @@ def start_of(spec: LoadSpec, stored: SourceState, published: Mark | None, option
         return Start(first, None, may_fall=True)
     lower = cursors.subtract_overlap(cursor.type, mark.after, spec.overlap)
     same = mark == held and stored.state_settings == spec.settings
-    return Start(lower, mark, state=stored.state if same else None)
+    return Start(lower, mark, by_mark=True, state=stored.state if same else None)
 
 
 def _readable(source_name: str, cursor: Cursor, mark: Mark | None, warn: Callable[[str], None]) -> Mark | None:

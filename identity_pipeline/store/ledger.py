@@ -18,7 +18,8 @@ from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.balance import BALANCE
 from identity_pipeline.core.cursor import CursorType, Mark
 from identity_pipeline.core.errors import ConfigurationError, ContractBroken, PipelineError, Superseded
-from identity_pipeline.store import lease
+from identity_pipeline.core.file_version import FileVersion
+from identity_pipeline.store import files, lease
 from identity_pipeline.store.database import connect
 from identity_pipeline.store.landing import LandedPart, Part
 from identity_pipeline.store.load import Load
@@ -32,8 +33,9 @@ class ReadSummary:
     ``unchanged`` and ``duplicates`` are records that the read itself settled, so that no part holds
     them. ``candidate`` is the mark that the read leads to; ``mark_may_fall`` says that it counts even
     if it is lower than the present one, or None. ``state`` is what the source handed out to continue
-    from, ``settings`` the fingerprint of what was read with it. ``partial`` reads leave mark and
-    state as they are.
+    from, ``settings`` the fingerprint of what was read with it. ``files`` are those that were read,
+    ``sweeps`` says whether what was not seen is gone (None: as for any full refresh). ``partial`` reads
+    leave mark and state as they are.
     """
 
     parts: list[LandedPart] = field(default_factory=list)
@@ -49,12 +51,13 @@ class ReadSummary:
     mark_may_fall: bool = False
     state: str | None = field(default=None, repr=False)
     settings: str = ""
+    sweeps: bool | None = None
     bytes_read: int = 0
     pages: int = 0
     requests: int = 0
     throttled_seconds: float = 0.0
     seconds_read: float = 0.0
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, FileVersion] = field(default_factory=dict)
     fields: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     mapping: str = ""
@@ -65,8 +68,8 @@ class ReadSummary:
 class SourceState:
     """What is kept of a source between loads.
 
-    ``mapping`` is the fingerprint of the rules it was last merged by, ``files`` the object versions
-    that were read. ``state`` is the source's own continuation: it is secret, and valid only with this
+    ``mapping`` is the fingerprint of the rules it was last merged by, ``files`` the version of each file
+    that was read. ``state`` is the source's own continuation: it is secret, and valid only with this
     ``mark`` and while what is read has the fingerprint ``state_settings``. ``not_before`` is when the
     source may be asked again.
     """
@@ -75,7 +78,7 @@ class SourceState:
     mapping: str | None = None
     fields: tuple[str, ...] = ()
     row_count: int = 0
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, FileVersion] = field(default_factory=dict)
     state: str | None = field(default=None, repr=False)
     state_settings: str | None = None
     not_before: datetime | None = None
@@ -91,12 +94,12 @@ def state(url: str, source_name: str) -> SourceState:
             """,
             (source_name,),
         ).fetchone()
-        files = connection.execute("select object, version from identity.files where source_name = %s", (source_name,)).fetchall()
+        versions = files.known(connection, source_name)
     if row is None:
         return SourceState()
     column, kind, after, mapping, fields, row_count, *continuation = row
     mark = None if after is None else Mark(column, kind, after)
-    return SourceState(mark, mapping, tuple(fields), row_count, dict(files), *continuation)
+    return SourceState(mark, mapping, tuple(fields), row_count, versions, *continuation)
 
 
 # -- Opening and closing ------------------------------------------------------------------------
@@ -258,7 +261,7 @@ def commit(
 ) -> dict[str, Any]:
     """Close a load whose parts are all merged and advance the source's mark, with the state beside it.
 
-    ``seen`` yields every external id of a full refresh: what it does not hold is marked deleted,
+    ``seen`` yields every external id of a read that shows what is gone: what it does not hold is marked deleted,
     unless that were more than ``max_deleted_share`` of the source's rows or nothing was seen.
     ``whole`` says that the read is known to have been whole; if not, an id has to be absent from two
     full refreshes in a row. A load that is committed already is returned as it is, so this can be
@@ -305,7 +308,7 @@ def _commit(
             "that the id is unique in the source, and not rounded"
         )
     _absorb(connection, load)
-    if load.full_refresh and seen is not None:
+    if seen is not None:
         swept = sweep(connection, load, seen, max_deleted_share, whole=whole)
         deleted += swept.deleted
         warnings += [swept.warning] if swept.warning else []
@@ -321,15 +324,7 @@ def _commit(
     as_read = ("null_cursor", "source_count", "bytes_read", "pages", "requests", "throttled_seconds", "seconds_read",
                "cursor_column", "cursor_type")  # fmt: skip
     _close(connection, load, values | {name: getattr(summary, name) for name in as_read})
-    with connection.cursor() as cur:
-        cur.executemany(
-            """
-            insert into identity.files (source_name, object, version, load_id) values (%s, %s, %s, %s)
-            on conflict (source_name, object) do update set version = excluded.version, load_id = excluded.load_id,
-                read_at = statement_timestamp()
-            """,
-            [(load.source_name, name, version, load.load_id) for name, version in summary.files.items()],
-        )
+    files.remember(connection, load, summary.files)
     lease.release(connection, load)
     return _row(connection, load)
 

@@ -21,7 +21,7 @@ SECRET = re.compile(
 )
 STATEMENTS, STATEMENTS_IN_METHODS = 45, 20
 IMPORTS = ("identity_pipeline.connectors.base", "identity_pipeline.core", "identity_pipeline.readers")
-PUBLIC = re.compile(r"_url$|_id$|^public_")
+PUBLIC = re.compile(r"_url$|_id$|^public_|^ambient_")
 
 
 # the whole

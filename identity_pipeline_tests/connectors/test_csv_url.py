@@ -107,7 +107,7 @@ def test_an_unchanged_file_yields_nothing_and_keeps_its_version(server: FileServ
     assert list(first.context.files) == [server.url + PATH]
     second = window(files=first.context.files)
     assert load(source, second)[0].empty
-    assert (second.context.bytes_read, second.context.files) == (0, first.context.files)
+    assert (second.context.bytes_read, second.context.files, second.context.files_unchanged) == (0, {}, 1)
     assert len(load(source, window(files=first.context.files, full_refresh=True))[0]) == 3
 
 

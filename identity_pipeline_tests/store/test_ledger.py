@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -9,6 +10,7 @@ from psycopg.conninfo import make_conninfo
 
 from identity_pipeline.core.cursor import Cursor, Mark
 from identity_pipeline.core.errors import ConfigurationError, ContractBroken, PipelineError, Superseded, TargetUnavailable
+from identity_pipeline.core.file_version import FileVersion
 from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.database import connect, failures
 from identity_pipeline_tests.store.contacts import Contacts, balance, leases, people, status
@@ -92,7 +94,7 @@ def test_a_partial_load_leaves_the_mark(contacts: Contacts):
 
 
 def test_versions_of_files_are_kept_with_the_commit(contacts: Contacts):
-    for version in ("etag 1", "etag 2"):
+    for version in (FileVersion("etag 1"), FileVersion("etag 2", 7, datetime(2026, 1, 1, tzinfo=UTC), "hash", "rules", "at", "2026-01-01")):
         load = contacts.open()
         contacts.merge(load, people("1"))
         assert contacts.state.files != {"a.csv": version}

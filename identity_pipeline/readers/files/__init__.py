@@ -5,14 +5,18 @@ before, the spool that a file is read from, CSV and its encodings, the connectio
 belong here: what is true of HTTP without files (``readers.http``), and the settings of a source;
 those are a connector's.
 
-A connector makes a :class:`Store` and a :class:`Dialect` and hands both to :func:`read_files`. A new
+A connector makes a :class:`Store` and a :class:`Reading` and hands both to :func:`read_files`. A new
 store is one module beside ``https``, with the three methods of the protocol.
 """
 
 from identity_pipeline.readers.files.csv import Dialect
+from identity_pipeline.readers.files.glob import Glob
 from identity_pipeline.readers.files.https import HttpsStore, is_signed
-from identity_pipeline.readers.files.read import MAX_BYTES, RETRY_BUDGET, check, read_files
-from identity_pipeline.readers.files.store import Content, Entry, Store
+from identity_pipeline.readers.files.read import MAX_BYTES, RETRY_BUDGET, Contents, Reading, check, read_files
+from identity_pipeline.readers.files.store import Content, Entry, Page, Replaced, Store
 from identity_pipeline.readers.names import HEADERS
 
-__all__ = ["HEADERS", "MAX_BYTES", "RETRY_BUDGET", "Content", "Dialect", "Entry", "HttpsStore", "Store", "check", "is_signed", "read_files"]
+__all__ = [
+    "HEADERS", "MAX_BYTES", "RETRY_BUDGET", "Content", "Contents", "Dialect", "Entry", "Glob", "HttpsStore", "Page", "Reading", "Replaced",
+    "Store", "check", "is_signed", "read_files",
+]  # fmt: skip

@@ -18,10 +18,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import requests
 
-from identity_pipeline.core.errors import ConfigurationError, ContractBroken, SourceRejected, TryLater
+from identity_pipeline.core.errors import ContractBroken, SourceRejected, TryLater
 from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers.files.link import file_address
-from identity_pipeline.readers.files.store import Content, Entry
+from identity_pipeline.readers.files.store import Content, Entry, Page
 from identity_pipeline.readers.http import body
 from identity_pipeline.readers.http.exchange import Call, content_type, error_class, exchange, http_date, refusal
 from identity_pipeline.readers.http.guard import check_url, display_url
@@ -77,16 +77,14 @@ class HttpsStore:
         """The address without its query, which may be a signature."""
         return f"HttpsStore({display_url(self.url)})"
 
-    def list(self) -> Iterator[Entry]:
+    def page(self, token: str) -> Page:  # noqa: ARG002 - there is one
         """The one file."""
-        yield Entry(display_url(self.url))
+        return Page([Entry(display_url(self.url))])
 
-    def stat(self, name: str) -> Entry:
+    def stat(self, name: str) -> Entry | None:
         """The one file, if this is its name."""
-        entry = next(self.list())
-        if name != entry.name:
-            raise ConfigurationError(f"objects: this source has one file, {entry.name}")
-        return entry
+        entry = Entry(display_url(self.url))
+        return entry if name == entry.name else None
 
     @contextmanager
     def open(self, entry: Entry, known: str) -> Iterator[Content | None]:

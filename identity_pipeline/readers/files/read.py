@@ -3,19 +3,20 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import BinaryIO
+from datetime import UTC
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
 
 from identity_pipeline.core.check import CheckStep
-from identity_pipeline.core.errors import LimitExceeded, TruncatedBody
+from identity_pipeline.core.errors import LimitExceeded, SourceUnavailable, TruncatedBody
+from identity_pipeline.core.file_version import FileVersion
 from identity_pipeline.core.window import Window
 from identity_pipeline.readers.check import check_steps
 from identity_pipeline.readers.files.csv import Dialect, read_csv
+from identity_pipeline.readers.files.listing import Listing
 from identity_pipeline.readers.files.spool import spool
-from identity_pipeline.readers.files.state import FileState
-from identity_pipeline.readers.files.store import Content, Entry, Store
+from identity_pipeline.readers.files.store import Content, Entry, Replaced, Store
 from identity_pipeline.readers.http.retry import Retry
 
 MAX_BYTES = 50_000_000
@@ -25,82 +26,152 @@ RETRY_BUDGET = 900.0
 ATTEMPTS = 5
 
 
+Contents = Literal["changes", "everything"]
+FILE_FIELDS = ("_file", "_file_version", "_file_modified")
+"""Fields that say of a record which file it stands in."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a store are read.
+
+    ``rules`` is whatever decides beside ``dialect`` what becomes of a file's bytes; where it changes,
+    they are read again. ``contents`` says what a file holds: ``changes``, so that what stands in none is
+    not gone for that; or ``everything``, so that only the file modified last is read, and what it does
+    not hold is gone. None leaves that to the load. ``file_fields`` adds :data:`FILE_FIELDS` to each record.
+    A file has at most ``max_bytes`` bytes, unpacked; failed downloads of one and the waits between them
+    take at most ``retry_budget`` seconds.
+    """
+
+    dialect: Dialect
+    rules: str = ""
+    contents: Contents | None = None
+    file_fields: bool = False
+    max_bytes: int = MAX_BYTES
+    retry_budget: float = RETRY_BUDGET
+
+    @property
+    def fingerprint(self) -> str:
+        """A short text that changes whenever the same bytes would be read otherwise."""
+        return hashlib.sha256(repr((self.dialect, self.rules, self.file_fields)).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Spooled:
     """One changed file: ``file`` is at its start, unpacked, and closed after its turn."""
 
-    name: str
+    entry: Entry
     file: BinaryIO
     sha256: str
-    version: str
     charset: str | None
 
 
-def read_files(
-    store: Store, dialect: Dialect, window: Window, *, rules: str = "", max_bytes: int = MAX_BYTES, retry_budget: float = RETRY_BUDGET
-) -> Iterator[pa.Table]:
+def read_files(store: Store, reading: Reading, window: Window) -> Iterator[pa.Table]:
     """Batches of the records of all CSV files that changed, every column text.
 
-    ``rules`` is whatever decides beside ``dialect`` how a file is read; see :func:`changed_files`.
+    Which files are read, their versions alone decide: where the window follows from the mark, no record
+    of a version that was not read before is left out. Where a person chose its lower bound, that holds.
 
     Raises:
         PipelineError: as :func:`changed_files` and :func:`~identity_pipeline.readers.files.csv.read_csv` raise it.
     """
-    for found in changed_files(store, window, rules=repr((dialect, rules)), max_bytes=max_bytes, retry_budget=retry_budget):
-        yield from read_csv(found.file, dialect, window.context, name=found.name, charset=found.charset)
+    window.context.asked_below = window.by_mark
+    for found in changed_files(store, reading, window):
+        for table in read_csv(found.file, reading.dialect, window.context, name=found.entry.name, charset=found.charset):
+            yield _told_of(table, found.entry) if reading.file_fields else table
 
 
-def changed_files(
-    store: Store, window: Window, *, rules: str = "", max_bytes: int = MAX_BYTES, retry_budget: float = RETRY_BUDGET
-) -> Iterator[Spooled]:
+def changed_files(store: Store, reading: Reading, window: Window) -> Iterator[Spooled]:
     """The files that are not the same as when ``window.files`` was noted; those that ``window.objects`` names in any case.
 
-    Other ``rules`` read the same content again. Once the caller has asked for the next file, the
-    state of the one before stands in ``context.files``; that of an unchanged one stands there too.
+    Once the caller has asked for the next file, the version of the one before stands in ``context.files``.
 
     Raises:
         LimitExceeded: more than ``max_bytes`` bytes, unpacked or as stored.
         PipelineError: as the store raises it, after every attempt.
     """
-    context, rules = window.context, hashlib.sha256(rules.encode()).hexdigest()[:16]
-    retry = Retry(context, retry_budget, ATTEMPTS)
-    entries = map(store.stat, window.objects) if window.objects else store.list()
-    for entry in entries:
-        before = FileState.of(window.files.get(entry.name))
-        known = before if before.covers(window, rules) else FileState()
-        found = None
-        if not known.version or entry.version != known.version:
-            found = retry(partial(_spooled, store, entry, known.version, max_bytes))
+    context, rules = window.context, reading.fingerprint
+    retry = Retry(context, reading.retry_budget, ATTEMPTS)
+    everything = reading.contents == "everything"
+    listing = Listing(store, window, rules, retry, newest_only=everything)
+    lower = None if window.by_mark else window.lower
+    context.sweeps = None if reading.contents is None else False
+    for entry in listing.changed():
+        known = listing.known(entry)
+        found = retry(_Taking(store, entry, known.version, reading))
         if found is None:
-            context.files[entry.name] = known.text
-            context.log(f"{entry.name}: unchanged since {known.since or 'the last load'}, left out")
+            context.files_unchanged += 1
+            context.log(f"{entry.name}: unchanged, left out")
             continue
         with found.file:
-            if found.sha256 == known.sha256:  # a version may change without the content: the hash is the truth
-                context.files[entry.name] = replace(known, version=found.version).text
-                context.log(f"{entry.name}: the same bytes since {known.since or 'the last load'}, left out")
+            version = FileVersion(
+                found.entry.version, found.entry.size, found.entry.modified, found.sha256, rules, window.cursor_column, lower
+            )
+            # Where only the content shows a change, its hash is the truth: servers give the same bytes another tag.
+            if not entry.version and found.sha256 == known.sha256:
+                if version.version != known.version:
+                    context.files[entry.name] = replace(known, version=version.version)
+                context.files_unchanged += 1
+                context.log(f"{entry.name}: the same bytes, left out")
                 continue
             yield found
-        since = context.source_time.isoformat(timespec="seconds") if context.source_time else ""
-        context.files[entry.name] = FileState(found.sha256, found.version, rules, window.cursor_column, window.lower, since).text
+        context.files[entry.name] = version
+        context.sweeps = everything or context.sweeps
+    if context.files_unchanged:
+        context.log(f"{context.files_unchanged:,} files are as they were when they were read, and left out")
 
 
-def _spooled(store: Store, entry: Entry, known: str, max_bytes: int) -> Spooled | None:
-    """The file, None if its version is still ``known``."""
-    with store.open(entry, known) as content:
-        return None if content is None else _taken(entry, content, max_bytes)
+@dataclass
+class _Taking:
+    """Attempts to take one file. Each one after a file was replaced goes for what stands there by then."""
+
+    store: Store
+    entry: Entry
+    known: str
+    reading: Reading
+
+    def __call__(self) -> Spooled | None:
+        """The file, None if its version is still ``known``.
+
+        Raises:
+            PipelineError: this attempt failed.
+        """
+        try:
+            with self.store.open(self.entry, self.known) as content:
+                return None if content is None else self._spooled(content)
+        except Replaced as error:
+            self.entry = self._again(error)
+            raise
+
+    def _again(self, error: Replaced) -> Entry:
+        entry = self.store.stat(self.entry.name)
+        if entry is None:
+            raise SourceUnavailable(
+                f"{self.entry.name} was removed after it was listed: nothing was merged; the next load lists anew", exhausted=True
+            ) from error
+        return entry
+
+    def _spooled(self, content: Content) -> Spooled:
+        name, limit = self.entry.name, self.reading.max_bytes
+        try:
+            if content.size is not None and content.size > limit:
+                raise LimitExceeded(f"it holds {content.size:,} bytes, the limit is {limit:,}")
+            file, sha256 = spool(content.chunks, limit)
+        except LimitExceeded as error:
+            raise LimitExceeded(f"{name}: {error}: export less, or raise max_bytes") from None
+        except TruncatedBody as error:
+            raise TruncatedBody(f"{name}: {error}: try again later") from None
+        entry = replace(self.entry, version=content.version or self.entry.version, size=content.size or self.entry.size)
+        return Spooled(entry, file, sha256, content.charset)
 
 
-def _taken(entry: Entry, content: Content, max_bytes: int) -> Spooled:
-    try:
-        if content.size is not None and content.size > max_bytes:
-            raise LimitExceeded(f"it holds {content.size:,} bytes, the limit is {max_bytes:,}")
-        file, sha256 = spool(content.chunks, max_bytes)
-    except LimitExceeded as error:
-        raise LimitExceeded(f"{entry.name}: {error}: export less, or raise max_bytes") from None
-    except TruncatedBody as error:
-        raise TruncatedBody(f"{entry.name}: {error}: try again later") from None
-    return Spooled(entry.name, file, sha256, content.version or entry.version, content.charset)
+def _told_of(table: pa.Table, entry: Entry) -> pa.Table:
+    """``table`` with :data:`FILE_FIELDS`; fields of the file that are called so are ``_file_2`` and so on."""
+    table = table.rename_columns([f"{name}_2" if name in FILE_FIELDS else name for name in table.column_names])
+    modified = entry.modified and entry.modified.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    for name, value in zip(FILE_FIELDS, (entry.name, entry.version, modified), strict=True):
+        table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), table.num_rows))
+    return table
 
 
 def check(sample: Callable[[], Iterator[pa.Table]]) -> Iterator[CheckStep]:

@@ -1,9 +1,16 @@
 """A store of files: what every kind of it offers to the readers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
+
+from identity_pipeline.core.errors import SourceUnavailable
+
+
+class Replaced(SourceUnavailable):
+    """The version of a file that was listed is not there any more: it was written anew, or removed."""
 
 
 @dataclass(frozen=True)
@@ -12,11 +19,22 @@ class Entry:
 
     ``name`` is its address or path without anything secret: the key of its state, and its name in
     messages. ``version`` is another one whenever the content is (a generation, a version id, an
-    entity tag); empty where only opening the file shows it.
+    entity tag); empty where only opening the file shows it. ``size`` is in bytes, ``modified`` in the
+    store's own time; None where the store does not list them.
     """
 
     name: str
     version: str = ""
+    size: int | None = None
+    modified: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a store's list, and the token that leads to the next part; empty after the last."""
+
+    entries: Sequence[Entry]
+    following: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,25 +57,26 @@ class Store(Protocol):
     Its errors are ours. It raises one that may pass and retries nothing: the reader does.
     """
 
-    def list(self) -> Iterator[Entry]:
-        """The files that the source is to read, in their order."""
-        ...
-
-    def stat(self, name: str) -> Entry:
-        """The file of this name.
+    def page(self, token: str) -> Page:
+        """A part of the list of files that the source is to read, in any order: the first for an empty token.
 
         Raises:
-            ConfigurationError: there is none.
+            PipelineError: it cannot be had.
         """
         ...
 
+    def stat(self, name: str) -> Entry | None:
+        """The file of this name, None if there is none that the source is to read."""
+        ...
+
     def open(self, entry: Entry, known: str) -> AbstractContextManager[Content | None]:
-        """The bytes of one version of the file, never of two: of that in ``entry`` where the store still has it.
+        """The bytes of the version of the file that stands in ``entry``, never of two.
 
         ``known`` is the version that an earlier load read, empty if there is none. None stands for
         content that is still the same; where entries carry a version, the reader has compared it already.
 
         Raises:
+            Replaced: that version is not there any more.
             PipelineError: it cannot be read; or, while the bytes are taken, they broke off.
         """
         ...

@@ -45,7 +45,8 @@ class Call:
 
     ``same_origin`` keeps it on the origin of ``url``, for a request that carries a credential; without
     it redirects may lead to any allowed host, and headers that may be a credential do not go there.
-    ``setting`` is where the operator set the address, for advice. ``redirects`` are followed so many times.
+    ``setting`` is where the operator set the address, for advice. ``redirects`` are followed so many
+    times; None: one is an answer like any other.
     """
 
     method: str
@@ -54,7 +55,7 @@ class Call:
     body: bytes | None = field(default=None, repr=False)
     same_origin: bool = True
     setting: str = "base_url"
-    redirects: int = MAX_REDIRECTS
+    redirects: int | None = MAX_REDIRECTS
 
     @property
     def tried(self) -> str:
@@ -143,7 +144,7 @@ def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 def _followed(session: requests.Session, call: Call, context: ReadContext, deadline: float) -> requests.Response:
     """The first response that is no redirect. Each redirect is checked like the first address."""
     url, headers = call.url, dict(call.headers)
-    for _ in range(call.redirects + 1):
+    for _ in range((call.redirects or 0) + 1):
         context.requests += 1
         response = session.request(
             call.method,
@@ -153,7 +154,7 @@ def _followed(session: requests.Session, call: Call, context: ReadContext, deadl
             timeout=(min(10.0, deadline), min(60.0, deadline)),
             stream=True,
         )
-        if response.status_code not in _REDIRECTS:
+        if response.status_code not in _REDIRECTS or call.redirects is None:
             return response
         response.close()
         if not call.redirects:

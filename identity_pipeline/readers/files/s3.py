@@ -1,0 +1,189 @@
+"""Objects of a bucket that speaks S3: Amazon's, and those of others by their own endpoint.
+
+Boto3 finds the credential, knows the endpoints and signs; see :mod:`.bucket` for the rest. An
+object is read by the entity tag it was listed with, which is opaque here: of a multipart upload it
+is no hash.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, cached_property
+from typing import Any
+from urllib.parse import unquote_plus
+from xml.etree.ElementTree import Element
+
+from identity_pipeline.core.errors import ConfigurationError, ContractBroken
+from identity_pipeline.core.secret import TokenProvider
+from identity_pipeline.core.window import ReadContext
+from identity_pipeline.readers.files.bucket import Bucket, Refusals
+from identity_pipeline.readers.files.glob import Glob
+from identity_pipeline.readers.files.store import Content, Entry, Page
+from identity_pipeline.readers.files.xml import parse, text_of
+from identity_pipeline.readers.http.guard import check_url
+
+PAGE_SIZE = 1_000
+"""Objects of one part of the list: more are not given."""
+_EXPIRES = 900
+"""Seconds for which a signature holds; it is made for each request."""
+_KEY = "check access_key_id and secret_access_key"
+_EXPIRED = "the temporary credential has expired: give a new one, with its session_token"
+_REFUSALS = Refusals(
+    credential={
+        "InvalidAccessKeyId": f"this key does not exist there: {_KEY}",
+        "SignatureDoesNotMatch": f"the secret does not belong to the key: {_KEY}",
+        "InvalidToken": _EXPIRED,
+        "ExpiredToken": _EXPIRED,
+        "TokenRefreshRequired": _EXPIRED,
+    },
+    permission={
+        "AccessDenied": "let the key s3:ListBucket the bucket and s3:GetObject its objects",
+        "AllAccessDisabled": "the bucket is closed to everybody: ask its owner",
+        "InvalidObjectState": "the object is archived: restore it, or leave it out by prefix or glob",
+    },
+    place={
+        "NoSuchBucket": "there is no such bucket: check bucket, region and endpoint_url",
+        "InvalidBucketName": "a bucket cannot be called so: check bucket",
+        "RequestTimeTooSkewed": "the clock of this machine is wrong: set it",
+    },
+    busy=frozenset({"SlowDown", "ServiceUnavailable", "RequestLimitExceeded", "Throttling"}),
+    replaced=frozenset({"NoSuchKey", "NoSuchVersion", "PreconditionFailed"}),
+)
+
+
+@dataclass(frozen=True)
+class S3Access:
+    """Who asks: a key with its secret, or, only if ``ambient`` says so, whatever boto3 finds on this machine."""
+
+    key: str = ""
+    secret: TokenProvider | None = None
+    token: TokenProvider | None = None
+    ambient: bool = False
+
+    def client(self, region: str, endpoint: str) -> Any:
+        """A client that signs for this credential.
+
+        Raises:
+            ConfigurationError: there is none, or the region or endpoint cannot be.
+        """
+        from botocore.config import Config  # noqa: PLC0415 - half a second, as all of boto3
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+        named = bool(self.key and self.secret)
+        if named == self.ambient or bool(self.key) != (self.secret is not None):
+            raise ConfigurationError(
+                "set access_key_id and secret_access_key; or, for whatever credential this machine has (environment, profile, role), "
+                "ambient_credentials: true and neither"
+            )
+        try:
+            return _session().client(
+                "s3",
+                region_name=region,
+                endpoint_url=check_url(endpoint, "endpoint_url") if endpoint else None,
+                aws_access_key_id=self.key or None,
+                aws_secret_access_key=self.secret.token() if self.secret else None,
+                aws_session_token=self.token.token() if self.token else None,
+                config=Config(signature_version="s3v4", s3={"addressing_style": "path" if endpoint else "auto"}),
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise ConfigurationError(f"region or endpoint_url cannot be used ({type(error).__name__}): correct them") from None
+
+
+@dataclass(frozen=True)
+class S3Store:
+    """The objects of ``bucket`` that ``names`` means."""
+
+    access: S3Access
+    bucket: str
+    names: Glob
+    context: ReadContext
+    region: str = "us-east-1"
+    endpoint: str = ""
+
+    def page(self, token: str) -> Page:
+        """At most 1,000 objects, in the order of their keys."""
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+        asked = {
+            "Prefix": self.names.beginning,
+            "EncodingType": "url",
+            "MaxKeys": PAGE_SIZE,
+            **({"ContinuationToken": token} if token else {}),
+        }
+        listed = parse(self._wire.text(self._signed("list_objects_v2", **asked), {}))
+        more = text_of(listed, "IsTruncated") == "true"
+        following = text_of(listed, "NextContinuationToken")
+        if listed.tag.rpartition("}")[2] != "ListBucketResult" or (more and not following):
+            raise ContractBroken("the list of objects is none, or does not say how it goes on: check endpoint_url")
+        return Page(list(self._entries(listed)), following if more else "")
+
+    def stat(self, name: str) -> Entry | None:
+        """The object of this key."""
+        if not self.names.matches(name):
+            return None
+        asked = parse(self._wire.text(self._signed("list_objects_v2", Prefix=name, EncodingType="url", MaxKeys=1), {}))
+        return next((entry for entry in self._entries(asked) if entry.name == name), None)
+
+    def open(self, entry: Entry, known: str) -> AbstractContextManager[Content | None]:  # noqa: ARG002 - the list has shown it
+        """The object under the entity tag that was listed."""
+        return self._wire.content(
+            entry, self._signed("get_object", Key=entry.name), {"If-Match": entry.version, "Accept-Encoding": "identity"}
+        )
+
+    def _entries(self, listed: Element) -> Iterator[Entry]:
+        """Objects that are meant. An empty one is a folder as consoles make them, or holds nothing."""
+        for found in listed.iterfind("{*}Contents"):
+            name, size = unquote_plus(text_of(found, "Key")), int(text_of(found, "Size") or 0)
+            if size and self.names.matches(name):
+                yield Entry(name, text_of(found, "ETag"), size, datetime.fromisoformat(text_of(found, "LastModified")))
+
+    def _signed(self, operation: str, **asked: Any) -> str:
+        from botocore.exceptions import BotoCoreError, ParamValidationError  # noqa: PLC0415
+        from botocore.exceptions import NoCredentialsError as Missing  # noqa: PLC0415
+
+        try:
+            return self._client.generate_presigned_url(operation, Params={"Bucket": self.bucket, **asked}, ExpiresIn=_EXPIRES)
+        except Missing:
+            raise ConfigurationError("this machine has no credential for S3: set access_key_id and secret_access_key") from None
+        except (BotoCoreError, ParamValidationError) as error:
+            raise ConfigurationError(
+                f"a request for the bucket cannot be signed ({type(error).__name__}): check bucket and region"
+            ) from None
+
+    @cached_property
+    def _client(self) -> Any:
+        return self.access.client(self.region, self.endpoint)
+
+    @cached_property
+    def _wire(self) -> Bucket:
+        return Bucket(self.context, _REFUSALS, _explained)
+
+
+def _session() -> Any:
+    """A session of boto3's that looks for credentials anew, and shares what does not change: that takes 0.3 s to read."""
+    import botocore.session  # noqa: PLC0415
+    from boto3.session import Session  # noqa: PLC0415
+
+    logging.getLogger("botocore").setLevel(logging.INFO)  # at DEBUG it logs what it signs, and the signature
+    session = botocore.session.Session()
+    session.register_component("data_loader", _loader())
+    return Session(botocore_session=session)
+
+
+@cache
+def _loader() -> Any:
+    import botocore.session  # noqa: PLC0415
+
+    return botocore.session.get_session().get_component("data_loader")
+
+
+def _explained(status: int, said: bytes) -> tuple[str, str]:
+    """Code of a refusal; and, where the bucket is elsewhere, the region to set."""
+    try:
+        error = parse(said)
+    except ContractBroken:
+        return "", "the bucket is in another region, or has another endpoint: set region" if status in {301, 307} else ""
+    region = text_of(error, "Region")
+    plain = region.replace("-", "").isalnum() and len(region) < 30
+    return text_of(error, "Code"), f"the bucket is in another region: set region: {region}" if plain else ""
