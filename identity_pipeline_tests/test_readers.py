@@ -6,6 +6,7 @@ STANDING = {
     "airtable_records",
     "bigquery_identity",
     "csv_url",
+    "google_contacts",
     "hubspot_contacts",
     "intercom_contacts",
     "klaviyo_profiles",

@@ -25,7 +25,7 @@ from identity_pipeline.orchestration.assets import JOB, definitions, run_config
 from identity_pipeline_tests.conformance.harness import Contact, Harness, Tools, harness_classes, minute
 from identity_pipeline_tests.servers.files import Authority
 
-VENDORS = [cls for cls in harness_classes().values() if cls.connector().group == "api"]
+VENDORS = [cls for cls in harness_classes().values() if cls.connector().group in {"api", "oauth"}]
 DATABASES = [cls for cls in harness_classes().values() if cls.connector().group == "sql"]
 PEOPLE = 2_500
 TIES = 50_000

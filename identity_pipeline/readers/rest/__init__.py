@@ -25,7 +25,7 @@ from identity_pipeline.readers.rest.paginator import (
     Total,
 )
 from identity_pipeline.readers.rest.probe import check
-from identity_pipeline.readers.rest.record import Pages, Record, batches, filtered, folded
+from identity_pipeline.readers.rest.record import Pages, Record, batches, filtered, first, folded, objects
 
 __all__ = [
     "GIVE_UP",
@@ -56,6 +56,8 @@ __all__ = [
     "batches",
     "check",
     "filtered",
+    "first",
     "fits",
     "folded",
+    "objects",
 ]

@@ -55,6 +55,23 @@ def folded(record: Record, name: str, keys: Sequence[str], value: str) -> bool:
     return isinstance(info, dict) and info.get("hasNextPage") is True
 
 
+def objects(items: Any) -> list[Record]:
+    """The objects of a list; none of what is no list."""
+    return [each for each in items if isinstance(each, dict)] if isinstance(items, list) else []
+
+
+def first(items: Any, mark: str = "") -> Record | None:
+    """Of the objects of a list that one which is true at ``mark`` (``metadata.primary``), else the first; None if there is none."""
+    found, path = objects(items), mark.split(".")
+    return next((each for each in found if mark and _marked(each, path)), found[0] if found else None)
+
+
+def _marked(node: Any, path: Sequence[str]) -> bool:
+    for name in path:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node is True
+
+
 def batches(pages: Iterable[Sequence[Record]], window: Window) -> Iterator[pa.Table]:
     """The records of ``pages`` as tables of text of some 5,000 rows, fewer where records are wide.
 
