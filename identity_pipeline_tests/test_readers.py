@@ -7,6 +7,7 @@ STANDING = {
     "bigquery_identity",
     "csv_url",
     "google_contacts",
+    "gcs_csv",
     "hubspot_contacts",
     "intercom_contacts",
     "klaviyo_profiles",

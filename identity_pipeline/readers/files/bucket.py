@@ -97,7 +97,7 @@ class Bucket:
                 chunks = body.stream(response, self.context)
             except ContractBroken as error:
                 raise ContractBroken(f"{call.tried} answered 200, but {error}") from None
-            yield Content(chunks, size=int(length) if length.isdecimal() and not packed else None)
+            yield Content(chunks, size=int(length) if length.isdecimal() and not packed else None, headers=response.headers)
 
     @cached_property
     def _session(self) -> requests.Session:
@@ -119,13 +119,13 @@ class Bucket:
 
     def _error(self, status: int, code: str, advice: str, kind: str, entry: Entry | None) -> PipelineError:
         known = self.refusals
+        if entry is not None and (code in known.replaced or status == requests.codes.precondition_failed):
+            return Replaced(f"{entry.name} was written anew or removed while it was read: try again later")
         for cls, codes in ((CredentialError, known.credential), (PermissionDenied, known.permission), (ConfigurationError, known.place)):
             if code in codes:
                 return cls(advice or codes[code])
         if code in known.busy:
             return RateLimited(advice or "it asks for fewer requests: try again later")
-        if entry is not None and (code in known.replaced or status == requests.codes.precondition_failed):
-            return Replaced(f"{entry.name} was written anew or removed while it was read: try again later")
         if advice:
             return ConfigurationError(advice)
         cls = error_class(status, kind)

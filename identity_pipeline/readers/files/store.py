@@ -1,8 +1,8 @@
 """A store of files: what every kind of it offers to the readers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -43,12 +43,14 @@ class Content:
 
     ``version`` is that of these bytes; empty if it is the one of the entry, or the store has none.
     ``size`` is how many bytes the store says there are, ``charset`` what it says about their encoding.
+    ``headers`` are those of the answer, where there is one.
     """
 
     chunks: Iterator[bytes]
     version: str = ""
     size: int | None = None
     charset: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Store(Protocol):

@@ -1,11 +1,9 @@
 """A session that only selects, is told what a read may cost, and gives up in finite time."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import google.auth
 import pyarrow as pa
@@ -15,10 +13,8 @@ from google.auth import credentials
 from google.auth import exceptions as auth_exceptions
 from google.auth.transport.requests import Request
 from google.cloud import bigquery
-from google.oauth2 import service_account
 
 from identity_pipeline.core.errors import (
-    ConfigurationError,
     CredentialError,
     LimitExceeded,
     PermissionDenied,
@@ -29,6 +25,7 @@ from identity_pipeline.core.errors import (
 )
 from identity_pipeline.core.secret import TokenProvider
 from identity_pipeline.core.window import Window
+from identity_pipeline.readers import google as google_key
 from identity_pipeline.readers.http import guard
 from identity_pipeline.readers.http.session import session as guarded_session
 from identity_pipeline.readers.sql.bigquery import catalog, stream
@@ -39,7 +36,6 @@ from identity_pipeline.readers.sql.engine import Look
 
 _API = "https://bigquery.googleapis.com"
 _SCOPES = ("https://www.googleapis.com/auth/bigquery",)
-_KEY = ("type", "project_id", "private_key_id", "private_key", "client_email", "token_uri")
 _BUSY = frozenset({"rateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded", "backendError", "internalError", "jobBackendError"})
 _ENDED = frozenset({"stopped", "timeout"})
 """Someone canceled the query, or its time was over."""
@@ -129,20 +125,7 @@ def _transport(key: TokenProvider | None, project: str, guarded: requests.Sessio
         # the machine's own credentials may come from its metadata server, to which the guard leads nobody else
         found, _ = google.auth.default(scopes=_SCOPES)
         return Transport(project, guarded, found, Request(), lambda _: None)
-    return Transport(project, guarded, _service_account(key), Request(guarded), key.learn)
-
-
-def _service_account(key: TokenProvider) -> service_account.Credentials:
-    """The credentials in the JSON of a key, and in nothing that it leads to."""
-    try:
-        given: dict[str, Any] = json.loads(key.token())
-        if given["type"] != "service_account":
-            raise ConfigurationError("service_account: expected the key of a service account: other credentials lead elsewhere")
-        key.learn(given["private_key"])
-        guard.check_url(given["token_uri"], "service_account: token_uri")
-        return service_account.Credentials.from_service_account_info({name: given[name] for name in _KEY if name in given}, scopes=_SCOPES)
-    except (ValueError, KeyError, TypeError, AttributeError, auth_exceptions.GoogleAuthError):
-        raise ConfigurationError("service_account: expected the JSON of a service account's key, as Google hands it out") from None
+    return Transport(project, guarded, google_key.credentials(key, _SCOPES), Request(guarded), key.learn)
 
 
 def failure(project: str, error: exceptions.GoogleAPICallError) -> PipelineError:
