@@ -65,6 +65,10 @@ class BigqueryIdentityHarness(Harness):
         self.api.database.register("shown", pa.Table.from_pylist([dict(zip(_COLUMNS, row, strict=True)) for row in rows], schema))
         self.api.run("INSERT INTO crm.contacts SELECT * FROM shown")
 
+    def run(self, *statements: str) -> None:
+        """Execute statements as the owner of the table."""
+        self.api.run("SET schema = 'crm'", *statements)
+
     def shrink_pages(self) -> None:
         """Cut batches at three rows."""
         self.tools.monkeypatch.setattr(stream, "BATCH_ROWS", 3)

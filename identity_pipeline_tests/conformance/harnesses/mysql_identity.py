@@ -50,7 +50,7 @@ class MysqlIdentityHarness(Harness):
         port = self.behind_relay("127.0.0.1", self.source.server.port)
         address = f"mysql://{self.user}:{quote(password)}@127.0.0.1:{port}/crm"
         return {
-            "connection_string": self.env("CONNECTION_STRING", address),
+            "connection_string": self.env("MYSQL_CONNECTION_STRING", address),
             "table": "contacts",
             "ca_certificate": self.source.server.ca,
         }
@@ -61,6 +61,10 @@ class MysqlIdentityHarness(Harness):
         self.source.run("TRUNCATE contacts")
         with self.source.admin.cursor() as cursor:
             cursor.executemany("INSERT INTO contacts VALUES (%s, %s, %s, %s, %s, %s, %s)", rows)
+
+    def run(self, *statements: str) -> None:
+        """Execute statements as the owner of the table."""
+        self.source.run(*statements)
 
     def shrink_pages(self) -> None:
         """Cut frames at three rows."""

@@ -59,6 +59,11 @@ class PostgresIdentityHarness(Harness):
             for c in contacts:
                 copy.write_row((c.id, c.first_name, c.email, c.phone, c.note, c.at, c.at if c.deleted else None))
 
+    def run(self, *statements: str) -> None:
+        """Execute statements as the owner of the table."""
+        for statement in statements:
+            self.source.run(statement)
+
     def shrink_pages(self) -> None:
         """Cut frames at three rows."""
         self.tools.monkeypatch.setattr(stream, "BATCH_ROWS", 3)

@@ -69,6 +69,10 @@ class SnowflakeIdentityHarness(Harness):
         rows = [(c.id, c.first_name, c.email, c.phone, c.note, _wall(c.at), _wall(c.at) if c.deleted else None) for c in contacts]
         self.source.fill("CRM.PUBLIC.CONTACTS", _COLUMNS, rows)
 
+    def run(self, *statements: str) -> None:
+        """Execute statements as the owner of the table."""
+        self.source.run(*statements)
+
     def shrink_pages(self) -> None:
         """Cut batches at three rows."""
         self.tools.monkeypatch.setattr(stream, "BATCH_ROWS", 3)
