@@ -51,6 +51,7 @@ lint: .venv/.dev
 bench: .venv/.dev
 	@.venv/bin/python -m benchmarks
 	@.venv/bin/python -m benchmarks.api
+	@.venv/bin/python -m benchmarks.sql
 
 clean:
 	-.venv/bin/identity-pipeline db stop
