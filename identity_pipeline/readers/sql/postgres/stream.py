@@ -5,10 +5,11 @@ no Python object for each value. COPY binds no parameters, so the bound is hande
 of the transaction, by a statement that does: no value ever becomes part of a statement's text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import LiteralString
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
 from pyarrow import csv
 
@@ -22,14 +23,7 @@ from identity_pipeline.readers.sql.postgres.session import Connection
 BATCH_ROWS = 50_000
 BATCH_BYTES = 16 * 2**20
 
-# Years before 1 and infinity have no ISO 8601 form: they stay as the server writes them.
-_ISO: LiteralString = (
-    "CASE WHEN {c} >= '0001-01-01 00:00:00+00' AND {c} < 'infinity' "
-    "THEN replace(to_char({c}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '.000000', ''){zone} ELSE {c}::text END"
-)
 _FORMS: dict[str, LiteralString] = {
-    "timestamptz": _ISO.replace("{zone}", " || 'Z'"),
-    "timestamp": _ISO.replace("{zone}", ""),
     "bytea": "translate(encode({c}, 'base64'), chr(10), '')",
     "array": "to_json({c})::text",
     "composite": "to_json({c})::text",
@@ -68,7 +62,6 @@ def batches(
     connection: Connection, table: Table, followed: FollowedColumn | None, window: Window, since: str | None = None
 ) -> Iterator[pa.Table]:
     """The rows of ``table`` from the window's lower bound on, unplaced ones and those committed ``since``, in no order."""
-    names = [column.name for column in table.columns]
     statement = _select(table, followed, window, late=since is not None)
     if followed is not None and window.lower is not None:
         connection.execute(
@@ -83,10 +76,10 @@ def batches(
             buffer += row
             rows += 1
             if rows == BATCH_ROWS or len(buffer) >= BATCH_BYTES:
-                yield _batch(buffer, names, window.context)
+                yield _batch(buffer, table.columns, window.context)
                 buffer, rows = bytearray(_HEAD), 0
     if rows:
-        yield _batch(buffer, names, window.context)
+        yield _batch(buffer, table.columns, window.context)
 
 
 def _select(table: Table, followed: FollowedColumn | None, window: Window, *, late: bool = False) -> sql.Composed:
@@ -119,8 +112,9 @@ def _bound(followed: FollowedColumn, lower: str) -> str:
     return lower
 
 
-def _batch(buffer: bytearray, names: list[str], context: ReadContext) -> pa.Table:
+def _batch(buffer: bytearray, columns: Sequence[Column], context: ReadContext) -> pa.Table:
     """The rows of ``buffer`` as text. In COPY's CSV an empty text is quoted, null is not."""
+    names = [column.name for column in columns]
     try:
         table = csv.read_csv(
             pa.BufferReader(pa.py_buffer(buffer)),
@@ -137,4 +131,17 @@ def _batch(buffer: bytearray, names: list[str], context: ReadContext) -> pa.Tabl
         raise ContractBroken("COPY returned rows that are not CSV in UTF-8: is the database's encoding SQL_ASCII?") from None
     context.pages += 1
     context.bytes_read += len(buffer) - len(_HEAD)
+    for at, column in enumerate(columns):
+        if column.base_type in {"timestamptz", "timestamp"}:
+            table = table.set_column(at, column.name, _iso(table.column(at)))
     return table
+
+
+def _iso(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Timestamps as the session writes them, in UTC, in ISO 8601: here it costs a tenth of what ``to_char`` costs the server.
+
+    Years before 1 and infinity have no such form: they stay as they are.
+    """
+    made = pc.replace_substring(pc.replace_substring(texts, " ", "T", max_replacements=1), "+00", "Z")
+    before = pc.ends_with(texts, " BC")
+    return pc.if_else(before, texts, made) if pc.any(before).as_py() else made
