@@ -12,6 +12,7 @@ STANDING = {
     "intercom_contacts",
     "klaviyo_profiles",
     "mailchimp_members",
+    "microsoft_contacts",
     "mysql_identity",
     "pipedrive_persons",
     "postgres_identity",

@@ -18,7 +18,6 @@ The cursor's traps:
 https://developers.google.com/people/api/rest/v1/people.connections/list
 """
 
-import json
 from typing import ClassVar
 
 from identity_pipeline.connectors.base import CursorColumn, RestConnector, Secret, setting
@@ -46,6 +45,7 @@ LISTS = {
     ),
 }
 NEXT = rest.CursorPaginator("nextPageToken", "query.pageToken")
+SYNC = rest.Deltas("nextSyncToken", NEXT, "updateTime", "query.syncToken")
 KINDS = {"CONTACT": "", "OTHER_CONTACT": "otherContacts/"}
 FIRST = {
     "name": "names",
@@ -113,16 +113,14 @@ class GoogleContacts(RestConnector):
 
     def pages(self, client: rest.Client, window: Window) -> rest.Pages:
         """Yield who changed since the sync tokens were handed out, or all."""
-        tokens = json.loads(window.state or "{}")
-        for name in (*LISTS,) if self.other_contacts else ("connections",):
-            token = tokens.pop(name, None)
-            asked = LISTS[name].put("query.syncToken", token)
-            for page in client.pages(asked, NEXT, resumed=bool(token)):
-                tokens[name] = page.at("nextSyncToken")
-                none = page.at(name) is None and (tokens[name] or page.at(NEXT.token))
-                told = [] if none else [_contact(each) for each in page.records(name)]
-                yield [each for each in told if token or window.asks_for(each.get("updateTime"))]
-        window.context.state = json.dumps(tokens)
+        every = LISTS if self.other_contacts else {"connections": LISTS["connections"]}
+        return SYNC.pages(client, window, every.items(), _people)
+
+
+def _people(name: str, page: rest.Response) -> list[rest.Record]:
+    """The people of a page, which has no list of them where there are none."""
+    none = page.at(name) is None and (page.at(SYNC.token) or page.at(NEXT.token))
+    return [] if none else [_contact(each) for each in page.records(name)]
 
 
 def _contact(person: rest.Record) -> rest.Record:

@@ -47,26 +47,26 @@ def read(
 
 def test_googles_own_client_and_description_accept_this_server(account: GooglePeopleAPI):
     account.page_size = 3
-    people = build(
-        "people", "v1", credentials=AnonymousCredentials(), static_discovery=True, client_options={"api_endpoint": account.url}
-    ).people().connections()  # fmt: skip
-    account.authenticate = lambda asked, dead: None  # type: ignore[method-assign]
-    asked = people.list(resourceName="people/me", personFields="names,metadata", requestSyncToken=True, pageSize=1000)
-    found, last = [], {}
-    while asked is not None:
-        last = asked.execute()
-        assert discovery.faults("people.v1", "ListConnectionsResponse", last) == []
-        found += last["connections"]
-        asked = people.list_next(asked, last)
-    assert len(found) == 7
-    account.delete("3")
-    told = people.list(
-        resourceName="people/me", personFields="names,metadata", requestSyncToken=True, pageSize=1000, syncToken=last["nextSyncToken"]
-    ).execute()
-    assert discovery.faults("people.v1", "ListConnectionsResponse", told) == []
-    assert [each["metadata"]["deleted"] for each in told["connections"]] == [True]
-    with pytest.raises(HttpError):
-        people.list(resourceName="people/me").execute()
+    options = {"api_endpoint": account.url}
+    with build("people", "v1", credentials=AnonymousCredentials(), static_discovery=True, client_options=options) as service:
+        people = service.people().connections()
+        account.authenticate = lambda asked, dead: None  # type: ignore[method-assign]
+        asked = people.list(resourceName="people/me", personFields="names,metadata", requestSyncToken=True, pageSize=1000)
+        found, last = [], {}
+        while asked is not None:
+            last = asked.execute()
+            assert discovery.faults("people.v1", "ListConnectionsResponse", last) == []
+            found += last["connections"]
+            asked = people.list_next(asked, last)
+        assert len(found) == 7
+        account.delete("3")
+        told = people.list(
+            resourceName="people/me", personFields="names,metadata", requestSyncToken=True, pageSize=1000, syncToken=last["nextSyncToken"]
+        ).execute()
+        assert discovery.faults("people.v1", "ListConnectionsResponse", told) == []
+        assert [each["metadata"]["deleted"] for each in told["connections"]] == [True]
+        with pytest.raises(HttpError):
+            people.list(resourceName="people/me").execute()
     assert discovery.faults("people.v1", "ListConnectionsResponse", {"people": 1, "totalItems": "7"}) != []
     known = discovery.document("people.v1")["schemas"]["Person"]["properties"]
     assert set(FIELDS.split(",")) <= set(known)

@@ -11,6 +11,7 @@ and hands the pages to :func:`batches`.
 
 from identity_pipeline.readers.rest.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth
 from identity_pipeline.readers.rest.client import RETRY_BUDGET, Client
+from identity_pipeline.readers.rest.delta import Deltas
 from identity_pipeline.readers.rest.error import GIVE_UP, ErrorBody, VendorError
 from identity_pipeline.readers.rest.grant import ClientCredentials
 from identity_pipeline.readers.rest.limit import CostBudget, Limit, RateHeaders
@@ -39,6 +40,7 @@ __all__ = [
     "ClientCredentials",
     "CostBudget",
     "CursorPaginator",
+    "Deltas",
     "ErrorBody",
     "KeysetPaginator",
     "Limit",

@@ -252,7 +252,8 @@ class Client:
         if (interval or self.limits) and (pause := pace.turn(limit, interval)):
             self.context.throttled_seconds += pause
             self.context.sleep(pause)
-        headers = {"Accept": "application/json", "User-Agent": "identity-pipeline", **self.headers, **secret, "Accept-Encoding": "gzip"}
+        common = {"Accept": "application/json", "User-Agent": "identity-pipeline"}
+        headers = {**common, **self.headers, **request.wishes, **secret, "Accept-Encoding": "gzip"}
         if request.content is not None:
             headers["Content-Type"] = "application/json"
         call = Call(request.method, url, headers, request.content)

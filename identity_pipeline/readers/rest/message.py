@@ -31,7 +31,7 @@ class Request:
     that is too large is then asked for in a smaller size. ``interval`` is the least time in seconds
     between such requests, where it is not the client's: vendors count some endpoints apart. ``follows``
     are fields of the record that was read last, if the page is to begin with it: it is no record of the
-    page then, and shows that nothing shifted meanwhile.
+    page then, and shows that nothing shifted meanwhile. ``prefer`` are wishes of the header ``Prefer`` (RFC 7240).
     """
 
     path: str
@@ -40,6 +40,7 @@ class Request:
     size: str = ""
     interval: float | None = None
     follows: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    prefer: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -52,24 +53,31 @@ class Request:
         given = {name: str(value).lower() if isinstance(value, bool) else value for name, value in self.query.items() if value is not None}
         return f"{self.path}{'&' if '?' in self.path else '?'}{urlencode(given, doseq=True)}" if given else self.path
 
+    @property
+    def wishes(self) -> dict[str, str]:
+        """The header ``Prefer``, if there are any."""
+        return {"Prefer": ", ".join(f"{name}={value}" for name, value in self.prefer.items())} if self.prefer else {}
+
     @cached_property
     def content(self) -> bytes | None:
         """The body as it is sent."""
         return None if self.body is None else json.dumps(self.body, allow_nan=False).encode()
 
     def put(self, into: str, value: Any) -> "Request":
-        """This request with ``value`` at ``query.<name>`` or ``body.<dotted path>``."""
+        """This request with ``value`` at ``query.<name>``, ``prefer.<name>`` or ``body.<dotted path>``."""
         part, _, name = into.partition(".")
+        if part == "prefer":
+            return replace(self, prefer={**self.prefer, name: value})
         if part == "query":
             return replace(self, query={**self.query, name: value})
         if part == "body":
             return replace(self, body=_put(self.body or {}, name.split("."), value))
-        raise ValueError(f"expected query.<name> or body.<path>, found {into!r}")
+        raise ValueError(f"expected query.<name>, prefer.<name> or body.<path>, found {into!r}")
 
     def at(self, place: str) -> Any:
-        """The value at ``query.<name>`` or ``body.<dotted path>``, None where there is none."""
+        """The value at ``query.<name>``, ``prefer.<name>`` or ``body.<dotted path>``, None where there is none."""
         part, _, name = place.partition(".")
-        return _at(self.query if part == "query" else self.body, name)
+        return _at({"query": self.query, "prefer": self.prefer}.get(part, self.body), name)
 
     def halved(self) -> "Request | None":
         """This request for a page of half the size, None if it does not say its size or that is 1."""

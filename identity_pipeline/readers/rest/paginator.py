@@ -117,7 +117,8 @@ class LinkPaginator:
     def next(self, response: Response) -> Request | None:
         """The next request, None after the last page."""
         link = response.at(self.link)
-        return Request(link) if isinstance(link, str) and link else None
+        asked = response.request
+        return Request(link, size=asked.size, prefer=asked.prefer) if isinstance(link, str) and link else None
 
 
 @dataclass(frozen=True)
