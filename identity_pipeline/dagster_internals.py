@@ -3,9 +3,10 @@
 Dagster is pinned exactly; whoever raises the pin looks here first.
 """
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dagster import DagsterInstance
 from dagster._config.config_schema import UserConfigSchema
@@ -26,6 +27,9 @@ from dagster._utils.interrupts import capture_interrupts
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_schedule
 from dagster.version import __version__
 
+if TYPE_CHECKING:  # a seventh of a second, for the web server alone
+    from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
+
 __all__ = [
     "DISALLOWED_NAMES",
     "PARENT_RUN_ID_TAG",
@@ -45,11 +49,14 @@ __all__ = [
     "capture_interrupts",
     "cron_string_iterator",
     "enqueue",
+    "enqueue_in",
     "execute_run_iterator",
     "execute_run_of",
     "is_valid_cron_schedule",
     "job_origin",
     "keep_connections",
+    "user_interface",
+    "workspace_of",
 ]
 
 _STATEMENT_MILLISECONDS = 300_000
@@ -88,31 +95,62 @@ def enqueue(
 
     `dagster job launch` prints no run id and loads the code location again for every run: this is what it is made of.
     """
-    from dagster._cli.job import _create_run  # noqa: PLC0415 - a code server and half a second, for this alone
+    from dagster._cli.workspace.cli_target import get_workspace_from_cli_opts  # noqa: PLC0415 - a code server and half a second, for this alone
+    from dagster_shared.cli import WorkspaceOpts  # noqa: PLC0415
+
+    with get_workspace_from_cli_opts(instance, __version__, WorkspaceOpts(workspace=(str(workspace),)), log_level="ERROR") as context:
+        return enqueue_in(context, job, runs)
+
+
+def enqueue_in(
+    context: "WorkspaceRequestContext", job: str, runs: Mapping[str, tuple[Mapping[str, object], dict[str, str]]]
+) -> dict[str, str]:
+    """As :func:`enqueue`, in a workspace that is loaded already."""
+    from dagster._cli.job import _create_run  # noqa: PLC0415 - it brings the command line
     from dagster._cli.workspace.cli_target import (  # noqa: PLC0415
         get_code_location_from_workspace,
         get_remote_job_from_remote_repo,
         get_remote_repository_from_code_location,
-        get_workspace_from_cli_opts,
     )
-    from dagster_shared.cli import WorkspaceOpts  # noqa: PLC0415
 
-    enqueued = {}
-    with get_workspace_from_cli_opts(instance, __version__, WorkspaceOpts(workspace=(str(workspace),)), log_level="ERROR") as context:
-        location = get_code_location_from_workspace(context, None)
-        repository = get_remote_repository_from_code_location(location, None)
-        remote_job = get_remote_job_from_remote_repo(repository, job)
-        for selection, (run_config, tags) in runs.items():
-            run = _create_run(
-                instance=instance,
-                code_location=location,
-                remote_repo=repository,
-                remote_job=remote_job,
-                run_config=run_config,
-                tags=tags,
-                op_selection=[selection],
-                run_id=None,
-            )
-            instance.submit_run(run.run_id, context)
-            enqueued[selection] = run.run_id
+    enqueued, instance = {}, context.instance
+    location = get_code_location_from_workspace(context, None)
+    repository = get_remote_repository_from_code_location(location, None)
+    remote_job = get_remote_job_from_remote_repo(repository, job)
+    for selection, (run_config, tags) in runs.items():
+        run = _create_run(
+            instance=instance,
+            code_location=location,
+            remote_repo=repository,
+            remote_job=remote_job,
+            run_config=run_config,
+            tags=tags,
+            op_selection=[selection],
+            run_id=None,
+        )
+        instance.submit_run(run.run_id, context)
+        enqueued[selection] = run.run_id
     return enqueued
+
+
+@contextmanager
+def workspace_of(instance: DagsterInstance, workspace: Path) -> Iterator["WorkspaceProcessContext"]:
+    """A workspace with its code servers, for a web server."""
+    from dagster._core.workspace.context import WorkspaceProcessContext  # noqa: PLC0415
+    from dagster._core.workspace.load_target import WorkspaceFileTarget  # noqa: PLC0415
+
+    with WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)]), version=__version__) as context:
+        yield context
+
+
+def user_interface(workspace: "WorkspaceProcessContext", may_change: Callable[[Any], bool]) -> Any:
+    """Dagster's UI with its GraphQL, as an ASGI application. ``may_change``: of a connection, whether it is an operator's."""
+    from dagster_webserver.webserver import DagsterWebserver  # noqa: PLC0415 - GraphQL's schema, for the web server alone
+
+    class ByRole(DagsterWebserver):
+        def _make_request_context(self, conn: Any) -> Any:
+            context = super()._make_request_context(conn)
+            context._read_only = context._read_only or not may_change(conn)  # noqa: SLF001 - each request has a context of its own
+            return context
+
+    return ByRole(workspace).create_asgi_app()

@@ -6,12 +6,10 @@ registries that a test may use: its own way to sign in (caching_sha2_password) i
 """
 
 import atexit
-import fcntl
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -21,9 +19,8 @@ from pathlib import Path
 import pymysql
 import trustme
 
-from identity_pipeline.core.settings import PACKAGE
+from identity_pipeline_tests import packages
 
-UNPACKED = PACKAGE.parent / ".tools" / "mariadb"
 _SCRIPTS = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
 _FAST = ("--innodb-log-file-size=8M", "--innodb-buffer-pool-size=64M", "--aria-log-file-size=8M", "--skip-log-bin",
          "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite")  # fmt: skip
@@ -108,10 +105,7 @@ def _command(folder: Path) -> tuple[list[str], dict[str, str]]:
     where = [f"--lc-messages-dir={_share()}", f"--character-sets-dir={_share() / 'charsets'}"]
     if program is None:
         program = str(_unpacked() / "usr" / "sbin" / "mariadbd")
-        libraries = [str(path) for path in _unpacked().glob("usr/lib/*-linux-gnu")] + [
-            str(path) for path in _unpacked().glob("lib/*-linux-gnu")
-        ]
-        environment["LD_LIBRARY_PATH"] = ":".join(libraries)
+        environment["LD_LIBRARY_PATH"] = packages.libraries(_unpacked())
     account = ["--user=root"] if os.geteuid() == 0 else []
     return [program, "--no-defaults", *account, f"--datadir={folder / 'data'}", f"--tmpdir={folder}", *where, *_FAST], environment
 
@@ -129,26 +123,4 @@ def _share() -> Path:
 
 @cache
 def _unpacked() -> Path:
-    """Debian's packages of the server and what it needs, unpacked: once, for all processes and sessions."""
-    UNPACKED.parent.mkdir(exist_ok=True)
-    with UNPACKED.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not UNPACKED.exists():
-            assert shutil.which("apt-get"), "the tests of mysql_identity need a MariaDB server: install it so that mariadbd is found"
-            with tempfile.TemporaryDirectory(dir=UNPACKED.parent, prefix="mariadb-") as place:
-                _unpack(Path(place))
-                (Path(place) / "root").rename(UNPACKED)
-    return UNPACKED
-
-
-def _unpack(place: Path) -> None:
-    for name in ("lists/partial", "cache/archives/partial"):
-        (place / name).mkdir(parents=True)
-    # lists and archives of our own: any account may fetch them, and this machine's are left alone
-    apt = ["apt-get", "-q", "-y", "-o", f"Dir::State::lists={place / 'lists'}", "-o", f"Dir::Cache={place / 'cache'}",
-           "-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="]  # fmt: skip
-    for arguments in (["update"], ["--no-install-recommends", "--download-only", "install", "mariadb-server-core"]):
-        done = subprocess.run([*apt, *arguments], capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    for package in sorted((place / "cache" / "archives").glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", str(package), str(place / "root")], check=True, stdout=sys.stderr, timeout=120)
+    return packages.unpacked("mariadb", "mariadb-server-core")

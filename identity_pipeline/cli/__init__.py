@@ -29,6 +29,8 @@ _COMMANDS = {
     "loads": (f"{_HERE}.loads:loads", "What was loaded, newest first, with its balance."),
     "quarantine": (f"{_HERE}.quarantine:quarantine", "Records that could not be merged: look, replay, discard."),
     "db": (f"{_HERE}.database:db", "The identity database: embedded server, address, migrations."),
+    "serve": (f"{_HERE}.serve:serve", "The web server: Sources page, API and Dagster's UI behind one login."),
+    "tokens": (f"{_HERE}.tokens:tokens", "API tokens of the web server."),
     "doctor": (f"{_HERE}.doctor:doctor", "Check everything that a load needs, with advice."),
 }
 

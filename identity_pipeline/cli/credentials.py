@@ -122,7 +122,7 @@ def connect(
     """
     from identity_pipeline.credentials import grant  # noqa: PLC0415 - loads the HTTP client
 
-    url, sources = database_url(), _naming(name)
+    url = database_url()
     if app_only or key_file:
         key = _content(key_file) if key_file else ""
         done = grant.let_in(url, source_type, name, tenant=tenant, key=key, user=user)
@@ -130,7 +130,7 @@ def connect(
         begun = grant.begin(url, source_type, name, tenant=tenant, other_account=other_account)
         output.say("open this address and agree:")
         click.echo(begun.address)
-        done = grant.finish(url, _led_back(begun.redirect_uri, begun.address, no_browser=no_browser), named_by=sources)
+        done = grant.finish(url, _led_back(begun.redirect_uri, begun.address, no_browser=no_browser), named_by=_naming)
     output.say(f"connected as {done.account}: stored {done.name} ({', '.join(done.scopes)})")
     output.say(f"write {{credential: {done.name}}} where a source takes a secret")
 
@@ -174,22 +174,19 @@ def test(name: str) -> None:
 
     Exit status 1 if it does not; the message says what to do.
     """
-    from identity_pipeline.cli.connection import open_source  # noqa: PLC0415 - Dagster
-    from identity_pipeline.core.redaction import Redactor  # noqa: PLC0415
-    from identity_pipeline.credentials import flow, refresh  # noqa: PLC0415 - loads the HTTP client
+    from identity_pipeline.cli.connection import declarations  # noqa: PLC0415 - Dagster
+    from identity_pipeline.declarations.folder import Declarations  # noqa: PLC0415
+    from identity_pipeline.operations.credentials import tested  # noqa: PLC0415 - loads the HTTP client
 
-    url, failed = database_url(), False
-    row = vault.use(url, name).row
-    output.say(f"{name}: opens ({row['kind']})")
-    if row["kind"] in flow.KINDS:
-        refresh.provider(url, name, Redactor()).token()
-        output.say(f"{name}: {row['vendor']} gives {row['account']} a token")
-    for source in _naming(name):
-        opened = open_source(source)
-        with opened.redacting():
-            for step in opened.connector.check():
-                failed = failed or not step.ok
-                output.say(f"{source}: {step.name} {'ok' if step.ok else 'failed'}: {opened.redactor.redact(step.message)}")
+    try:
+        declared = declarations()
+    except ConfigurationError as error:
+        output.say(f"without a look at sources: {error}")
+        declared = Declarations({}, [])
+    failed = False
+    for what, outcome, message in tested(database_url, name, declared):
+        failed = failed or outcome == "failed"
+        output.say(f"{what} {outcome}: {message}")
     if failed:
         raise SystemExit(1)
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from identity_pipeline.core import settings
-from identity_pipeline.core.errors import PipelineError, TryLater
+from identity_pipeline.core.errors import ConfigurationError, PipelineError, TryLater
 from identity_pipeline.embedded import server as embedded
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store.migrate import migrate
@@ -122,6 +123,19 @@ def _one_at_a_time() -> Iterator[None]:
     with (folder / "daemon.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise if nobody could listen there, before anything is started."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the web server does: a port that was just left is free
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port} of {host} cannot be had ({error.strerror}): end what uses it, or take another one with --port {port + 1}"
+            ) from None
 
 
 def _log() -> Path:

@@ -1,29 +1,21 @@
 """`identity-pipeline sources`: what is declared, what can be declared, and whether it works."""
 
-import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from identity_pipeline import connectors, docs
+from identity_pipeline import connectors
 from identity_pipeline.cli import output
 from identity_pipeline.cli.completion import source_names
 from identity_pipeline.cli.connection import declarations, open_source
 from identity_pipeline.cli.preview import preview
 from identity_pipeline.cli.template import new
 from identity_pipeline.cli.unreachable import explained
-from identity_pipeline.connectors.base import Connector
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError, TargetUnavailable
-from identity_pipeline.declarations.folder import Problem
-from identity_pipeline.declarations.freshness import max_age
-from identity_pipeline.declarations.opened import Opened
 from identity_pipeline.declarations.schema import json_schema
-from identity_pipeline.declarations.source import Source
 from identity_pipeline.embedded.location import database_url
-from identity_pipeline.loading.preview import check_fields
+from identity_pipeline.operations import overview
 from identity_pipeline.store import listing
 
 LISTED = (
@@ -72,8 +64,8 @@ def list_(*, as_json: bool) -> None:
         unavailable = error if isinstance(error, TargetUnavailable) else None
         output.say(f"without last loads and marks: {': '.join(explained(error))}")
         latest = {}
-    rows = [_listed(source, latest.get(source.name, {})) for source in declared.sources.values()]
-    rows += [_broken(problem) for problem in declared.problems]
+    rows = [overview.listed(source, latest.get(source.name, {})) for source in declared.sources.values()]
+    rows += [overview.broken(problem) for problem in declared.problems]
     output.show(sorted(rows, key=lambda row: row["source_name"] or ""), LISTED, as_json=as_json, expendable=_EXPENDABLE)
     if not rows:
         folder = settings.sources_folder()
@@ -82,43 +74,15 @@ def list_(*, as_json: bool) -> None:
         raise SystemExit(unavailable.exit_status)
 
 
-def _listed(source: Source, last: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "source_name": source.name,
-        "source_type": source.source_type,
-        "declared": "ok",
-        "last_load": last.get("finished_at") or last.get("started_at"),
-        "last_status": last.get("status"),
-        "stale": _stale(source, last.get("committed_at")),
-        "inserted": last.get("inserted"),
-        "updated": last.get("updated"),
-        "row_count": last.get("row_count"),
-        "cursor_after": last.get("mark"),
-        "state_fingerprint": last.get("state_fingerprint"),
-        "state_stored_at": last.get("state_stored_at"),
-        "schedule": source.schedule,
-    }
-
-
-def _stale(source: Source, committed_at: datetime | None) -> bool | None:
-    """True if no load was committed for longer than the source allows; None if it allows any time or was never loaded."""
-    age = max_age(source)
-    return None if age is None or committed_at is None else datetime.now(UTC) - committed_at > age
-
-
-def _broken(problem: Problem) -> dict[str, Any]:
-    return {"source_name": problem.name, "declared": "broken", "error": str(problem)}
-
-
 @sources.command()
 @click.argument("source_type", required=False)
 @output.as_json_option
 def types(source_type: str | None, *, as_json: bool) -> None:
     """The source types, or the settings and cursors of one SOURCE_TYPE."""
-    names = [source_type] if source_type else [*connectors.SOURCE_TYPES, *sorted(set(connectors.modules()) - {*connectors.SOURCE_TYPES})]
+    names = [source_type] if source_type else overview.source_types()
     if source_type:
         _known(source_type)
-    rows = [_type(name) for name in names]
+    rows = [overview.source_type(name) for name in names]
     if as_json:
         click.echo(output.to_json(rows))
     elif source_type and rows[0]["available"]:
@@ -142,25 +106,6 @@ def _known(source_type: str) -> None:
         raise click.BadParameter(f"no source type is called {source_type!r}; `identity-pipeline sources types` lists them")
 
 
-def _type(source_type: str) -> dict[str, Any]:
-    if source_type not in connectors.modules():
-        return {"source_type": source_type, "available": False, "settings": [], "cursor_columns": []}
-    cls: type[Connector] = connectors.connector(source_type)
-    return {
-        "source_type": source_type,
-        "group": cls.group,
-        "vendor": cls.vendor,
-        "available": True,
-        "description": (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0],
-        "page": str(docs.page(source_type)),
-        "settings": [vars(each) for each in cls.settings()],
-        "cursor_columns": [
-            {"cursor_column": name, "cursor_type": column.type, "overlap": column.overlap, "filtered_by": column.filtered_by}
-            for name, column in cls.cursor_columns.items()
-        ],
-    }
-
-
 @sources.command()
 @click.argument("name", shell_complete=source_names)
 @output.as_json_option
@@ -172,7 +117,7 @@ def check(name: str, *, as_json: bool) -> None:
     source = open_source(name)
     steps = []
     with source.redacting():
-        for step, outcome, message in _checked(source):
+        for step, outcome, message in overview.checked(source):
             steps.append({"step": step, "outcome": outcome, "message": source.redactor.redact(message)})
             if not as_json:
                 click.echo(f"{outcome:7}  {step:12}  {output.visible(steps[-1]['message'])}")
@@ -180,19 +125,6 @@ def check(name: str, *, as_json: bool) -> None:
         output.show(steps, STEPS, as_json=True)
     if any(step["outcome"] == "failed" for step in steps):
         raise SystemExit(1)
-
-
-def _checked(source: Opened) -> Iterator[tuple[str, str, str]]:
-    """Step, outcome and message: of the connector, of the fields that the declaration names, of the API's version."""
-    passed = True
-    for step in source.connector.check():
-        passed = passed and step.ok
-        yield step.name, "ok" if step.ok else "failed", step.message
-    if passed:
-        fields = check_fields(source.spec, source.connector)
-        yield fields.name, "ok" if fields.ok else "failed", fields.message
-    if ending := source.connector.ending(datetime.now(UTC).date()):
-        yield "api_version", "warning", ending
 
 
 @sources.command()

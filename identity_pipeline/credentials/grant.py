@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -135,10 +135,10 @@ def begin(
     return Begun(f"{scheme}://{address.partition('://')[2]}", pending.redirect_uri, of.name)
 
 
-def finish(url: str, redirected: str, *, session: str = "", named_by: Sequence[str] = ()) -> Connected:
+def finish(url: str, redirected: str, *, session: str = "", named_by: Callable[[str], Sequence[str]] = lambda _: ()) -> Connected:
     """Store what the vendor grants to who was led back to the address ``redirected``.
 
-    ``named_by`` are the sources that name the credential: with one of them loaded, it stays the same
+    ``named_by`` tells the sources that name a credential: with one of them loaded, it stays the same
     account's, unless :func:`begin` was told otherwise.
 
     Raises:
@@ -178,7 +178,7 @@ def finish(url: str, redirected: str, *, session: str = "", named_by: Sequence[s
         raise CredentialError(f"{of.title} did not grant {', '.join(lacks)}: {_AGAIN}, and leave every box ticked")
     who = _who(of, token_url, answer)
     if not pending.other_account:
-        _check_same(url, of, pending.name, who, named_by)
+        _check_same(url, of, pending.name, who, named_by(pending.name))
     home = home_tenant(of, answer.body, pending.tenant)
     kept = Kept((app.token_url or of.token_url).replace("{tenant}", home)).answered(answer)
     return _stored(url, pending, "oauth_grant", kept, who, answer=answer)

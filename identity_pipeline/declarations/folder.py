@@ -5,7 +5,7 @@ A broken declaration is a :class:`Problem`; it never keeps the others from loadi
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -39,6 +39,8 @@ class Declarations:
 
     sources: dict[str, Source]
     problems: list[Problem]
+    files: dict[str, str] = field(default_factory=dict)
+    """Of each source: the name of the file in which it stands."""
 
     def source(self, name: str) -> Source:
         """The source of that name.
@@ -87,12 +89,26 @@ def load(folder: Path) -> Declarations:
         for one in same if len(same) > 1 else ():
             others = " and ".join(f"{other.file}:{other.line}" for other in same if other is not one)
             problems.append(Problem(one.file, one.line, name, f"name: stands in {others} too: rename or remove one of them"))
-    return Declarations({name: same[0].source for name, same in named.items() if len(same) == 1}, problems)
+    alone = {name: same[0] for name, same in named.items() if len(same) == 1}
+    return Declarations({name: one.source for name, one in alone.items()}, problems, {name: one.file for name, one in alone.items()})
+
+
+def problems_in(file: str, text: str) -> list[Problem]:
+    """What is wrong with the text of a file, judged by itself."""
+    return [found for found in _entries(file, text) if isinstance(found, Problem)]
 
 
 def _file(path: Path) -> Iterator[Problem | _Found]:
     try:
         text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        yield Problem(path.name, 1, None, f"cannot be read ({type(error).__name__}): fix or remove the file")
+        return
+    yield from _entries(path.name, text)
+
+
+def _entries(file: str, text: str) -> Iterator[Problem | _Found]:
+    try:
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
@@ -102,24 +118,24 @@ def _file(path: Path) -> Iterator[Problem | _Found]:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        yield Problem(path.name, mark.line + 1 if mark else 1, None, f"is not YAML: {error.problem or error.context}")
+        yield Problem(file, mark.line + 1 if mark else 1, None, f"is not YAML: {error.problem or error.context}")
         return
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        yield Problem(path.name, 1, None, f"cannot be read ({type(error).__name__}): fix or remove the file")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        yield Problem(file, 1, None, f"cannot be read ({type(error).__name__}): fix or remove the file")
         return
     if value is None:
         return
     entries = value.get("sources") if isinstance(value, dict) else None
     if not isinstance(entries, list):
-        yield Problem(path.name, 1, None, "sources: is missing: a file holds `sources:` and below it a list")
+        yield Problem(file, 1, None, "sources: is missing: a file holds `sources:` and below it a list")
         return
     assert root is not None  # noqa: S101 - it gave the mapping above
     (_, nodes), *more = [pair for pair in root.value if pair[0].value == "sources"]
     if more:
-        yield Problem(path.name, more[0][0].start_mark.line + 1, None, "sources: stands twice: put all sources below the first one")
+        yield Problem(file, more[0][0].start_mark.line + 1, None, "sources: stands twice: put all sources below the first one")
         return
     for entry, node, twice in zip(entries, nodes.value, repeated, strict=True):
-        yield _entry(path.name, entry, node, twice)
+        yield _entry(file, entry, node, twice)
 
 
 def _entry_nodes(root: yaml.Node | None) -> list[yaml.Node]:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -17,7 +18,7 @@ from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.redaction import Redactor
-from identity_pipeline.core.secret import Reference
+from identity_pipeline.core.secret import Reference, StoredToken
 from identity_pipeline.core.text import to_text
 from identity_pipeline.dagster_internals import DISALLOWED_NAMES, is_valid_cron_schedule
 from identity_pipeline.declarations import references
@@ -238,10 +239,13 @@ class Source(BaseModel):
                 values[name] = value
         return _made(cls, values)
 
-    def connect(self, redactor: Redactor, database_url: Callable[[], str], *, secrets: bool = True) -> Connector:
+    def connect(
+        self, redactor: Redactor, database_url: Callable[[], str], *, secrets: bool = True, typed: Mapping[str, str] = MappingProxyType({})
+    ) -> Connector:
         """The connector that can read: every reference resolved, each secret known to ``redactor`` before anyone has it.
 
-        Without ``secrets`` those stay where they are kept: for what needs the settings and no connection.
+        Without ``secrets`` those stay where they are kept: for what needs the settings and no connection. ``typed`` holds secrets
+        that are kept nowhere yet, by their settings: of a declaration that somebody is about to write.
 
         Raises:
             ConfigurationError: a variable is not set, a credential is not there or does not open, or a value does not fit its setting.
@@ -252,7 +256,11 @@ class Source(BaseModel):
         for name, reference in self.references.items():
             if isinstance(values[name], Secret) and not secrets:
                 continue
-            provider = references.provider_of(reference, f"{self.name}: config.{name}", database_url, redactor)
+            place = f"{self.name}: config.{name}"
+            if name in typed:
+                provider = StoredToken(_saying(typed[name]), redactor)
+            else:
+                provider = references.provider_of(reference, place, database_url, redactor)
             text = provider.token()
             values[name] = Secret.bound(reference, provider) if isinstance(values[name], Secret) else text
         for value in values.values():
@@ -267,6 +275,10 @@ class Source(BaseModel):
 def differing(declared: Connector, arrived: Connector) -> list[str]:
     """Names of the settings in which a run's configuration is not what the source declares."""
     return [name for name in type(declared).model_fields if getattr(declared, name) != getattr(arrived, name)]
+
+
+def _saying(text: str) -> Callable[[], str]:
+    return lambda: text
 
 
 def _made(cls: type[Connector], values: dict[str, Any]) -> Connector:

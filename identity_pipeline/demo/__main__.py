@@ -1,10 +1,8 @@
 """`python -m identity_pipeline.demo`: load the three bundled sources once; with `dev`: keep everything up, with the UI."""
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,11 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import requests
 
 from identity_pipeline.cli import services
 from identity_pipeline.core import settings
-from identity_pipeline.core.errors import ConfigurationError, PipelineError, TryLater
+from identity_pipeline.core.errors import PipelineError, TryLater
 from identity_pipeline.demo.world import world
 
 SOURCES = ("demo_newsletter", "demo_shop", "demo_hubspot")
@@ -35,9 +32,9 @@ def demo(context: click.Context) -> None:
 
 
 @demo.command()
-@click.option("--port", default=3000, show_default=True, help="Port of the UI, on 127.0.0.1.")
+@click.option("--port", default=3000, show_default=True, help="Port of the web server, on 127.0.0.1.")
 def dev(port: int) -> None:
-    """The same services, and Dagster's UI and daemon in the foreground."""
+    """The same services, with the daemon and the web server: Sources page and Dagster's UI."""
     sys.exit(_guarded(lambda: _dev(port)))
 
 
@@ -50,47 +47,19 @@ def _guarded(work):  # noqa: ANN001, ANN202 - a call without arguments that retu
 
 
 def _dev(port: int) -> int:
-    _check_free(port)
+    services.check_port("127.0.0.1", port)
     services.end_on_sigterm()
     url = services.database(_say)
-    folder = services.project()
+    services.project()
     with world(url) as environment:
         os.environ.update(environment)
-        command = [sys.executable, "-m", "dagster", "dev", "-w", str(folder / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
-        process = subprocess.Popen(command, cwd=folder, start_new_session=True)  # noqa: S603 - our own interpreter
-        threading.Thread(target=_announce, args=(process, f"http://127.0.0.1:{port}"), daemon=True).start()
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            services.stop(process)
-            services.forget_daemon()
+        import dagster as dg  # noqa: PLC0415 - after the environment is set
 
+        from identity_pipeline.web import server  # noqa: PLC0415
 
-def _announce(process: subprocess.Popen[bytes], address: str) -> None:
-    """Say where the UI is, once it answers: it takes a while, and writes much meanwhile."""
-    while process.poll() is None:
-        try:
-            requests.get(f"{address}/server_info", timeout=2).raise_for_status()
-        except requests.RequestException:
-            time.sleep(0.5)
-        else:
-            _say(f"open {address}/assets and press Materialize; Ctrl-C ends")
-            return
-
-
-def _check_free(port: int) -> None:
-    """Raise if the UI could not have this port: `dagster dev` would go on without a UI."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the web server does: a port that was just left is free
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"port {port} of 127.0.0.1 cannot be had ({error.strerror}): end what uses it, or take another one: "
-                f".venv/bin/python -m identity_pipeline.demo dev --port {port + 1}"
-            ) from None
+        with dg.DagsterInstance.get() as instance, services.daemon(_say):
+            server.serve(instance, "127.0.0.1", port, _say)
+    return 0
 
 
 def _load() -> int:

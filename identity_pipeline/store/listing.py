@@ -46,6 +46,18 @@ def latest(url: str) -> dict[str, dict[str, Any]]:
     return {row["source_name"]: row for row in _rows(url, "list the sources", query)}
 
 
+def sizes(url: str, most: int) -> dict[str, list[int]]:
+    """Of each source how many records its last loads inserted or updated, at most so many of them, the oldest first."""
+    query = """
+        select source_name, array_agg(changed order by load_id) as sizes from (
+            select source_name, load_id, inserted + updated as changed,
+                   row_number() over (partition by source_name order by load_id desc) as back
+            from identity.loads where status = 'committed'
+        ) l where back <= %s group by source_name
+    """
+    return {row["source_name"]: row["sizes"] for row in _rows(url, "list the sources", query, (most,))}
+
+
 def dead_loads(url: str, after: float) -> list[dict[str, Any]]:
     """Loads that count as running but gave no sign of life for ``after`` seconds."""
     return _rows(url, "look for dead loads", _DEAD, (after,))

@@ -63,6 +63,14 @@ def listing(
         return cursor.execute(query, (*wanted.values(), limit)).fetchall()
 
 
+def counts(url: str, *, by_reason: bool = False) -> list[dict[str, Any]]:
+    """How many records are ``open`` of each source, or of each source and reason."""
+    columns = sql.SQL("source_name, reason" if by_reason else "source_name")
+    query = sql.SQL("select {0}, count(*) as open from identity.quarantine where status = 'open' group by {0} order by {0}").format(columns)
+    with connect(url, doing="count the quarantine") as connection, connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query).fetchall()
+
+
 def records(url: str, ids: list[int]) -> list[dict[str, Any]]:
     """These records, each with its ``raw`` fields, in the order of ``ids``.
 

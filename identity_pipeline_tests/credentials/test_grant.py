@@ -51,7 +51,7 @@ def agree(address: str) -> str:
 
 def connect(url: str, name: str = "ada", source_type: str = "google_contacts", **options) -> grant.Connected:
     named_by = options.pop("named_by", ())
-    return grant.finish(url, agree(grant.begin(url, source_type, name, **options).address), named_by=named_by)
+    return grant.finish(url, agree(grant.begin(url, source_type, name, **options).address), named_by=lambda _: named_by)
 
 
 def row(url: str, name: str = "ada") -> dict:
