@@ -51,8 +51,10 @@ def asset(source: Source) -> dg.AssetsDefinition:
         kinds={connector.vendor, "postgres"},
         owners=source.owners,
         tags={"identity/source_type": source.source_type},
-        description="\n\n".join([source.description or title, *(f"`{name}`: {text}" for name, text in address.items())]),
-        metadata={**_shown(address), "dagster/table_name": "identity.records", "dagster/column_schema": _SCHEMA},
+        description="\n\n".join(
+            [source.description or title, *(f"`{name}`: {text}" for name, text in address.items()), f"[Its page]({_page(source.name)})"]
+        ),
+        metadata={"page": dg.MetadataValue.url(_page(source.name)), **_shown(address), "dagster/table_name": "identity.records", "dagster/column_schema": _SCHEMA},
         check_specs=[dg.AssetCheckSpec(check, asset=source.name, description=meaning) for check, meaning in CHECKS.items()],
     )
     def ingested() -> dict[str, object]:
@@ -63,6 +65,11 @@ def asset(source: Source) -> dg.AssetsDefinition:
 
     age = max_age(source)
     return ingested if age is None else ingested.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, _stale_after(age)))
+
+
+def _page(name: str) -> str:
+    """Where the web server shows it: from Dagster's UI, which stands on the same server, a path is enough."""
+    return f"{settings.public_url()}/sources/{name}"
 
 
 def _address(source: Source) -> dict[str, str]:

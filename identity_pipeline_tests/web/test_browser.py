@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from identity_pipeline_tests import packages
 from identity_pipeline_tests.servers.files import File
+from identity_pipeline_tests.servers.oauth_server import OAuthServer, serve
 from identity_pipeline_tests.web.conftest import HUBSPOT_TOKEN, Served
 
 _SLOW = 60_000
@@ -167,6 +169,36 @@ def test_what_is_in_quarantine_is_seen_and_discarded(served: Served, page: Page)
     fine(page)
     page.get_by_role("button", name="Discard").click()
     expect(page.locator("#quarantine")).to_contain_text("Nothing is in quarantine")
+
+
+def test_an_account_is_connected_by_redirect_and_again_by_one_button_after_it_was_revoked(served: Served, page: Page):
+    with serve(OAuthServer(redirects=[f"{served.base}/oauth/callback"])) as server:
+        page.goto("/credentials?source_type=google_contacts")
+        page.get_by_text("The vendor's app", exact=True).click()
+        page.get_by_label("Client id").fill(server.client_id)
+        page.get_by_label("Client secret").fill(server.client_secret)
+        page.get_by_label("Where accounts agree, instead").fill(server.authorize_url)
+        page.get_by_label("Where tokens are given").fill(server.token_url)
+        page.get_by_role("button", name="Store the app").click()
+        expect(page.get_by_role("status")).to_contain_text("google")
+        page.get_by_label("What is read").select_option("google_contacts")
+        page.get_by_label("Name of the credential").fill("ada")
+        page.get_by_role("button", name="Connect", exact=True).click()
+        expect(page.get_by_role("status")).to_contain_text("ada is connected as ada@nordwind-demo.com")
+        assert "code=" not in page.url  # it is in no history
+        fine(page)
+        page.get_by_role("button", name="Test ada").click()
+        expect(page.locator("#tested")).to_contain_text("gives ada@nordwind-demo.com a token")
+        with psycopg.connect(served.url) as connection:
+            connection.execute("update identity.credentials set status = 'needs_reconnect', reason = 'it was revoked' where name = 'ada'")
+        page.goto("/credentials")
+        expect(page.get_by_role("row", name=re.compile("needs_reconnect"))).to_be_visible()
+        fine(page)
+        page.get_by_role("button", name="Reconnect ada").click()
+        expect(page.get_by_role("status")).to_contain_text("ada is connected")
+        expect(page.get_by_role("row", name=re.compile("needs_reconnect"))).to_have_count(0)
+        page.goto("/oauth/callback?state=forged&code=1")
+        expect(page.get_by_role("alert")).to_contain_text("not the answer to a connect that was begun here")
 
 
 def test_dagsters_own_ui_stands_behind_the_same_login_and_its_links_work(served: Served, page: Page):
