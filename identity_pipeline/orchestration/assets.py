@@ -54,7 +54,12 @@ def asset(source: Source) -> dg.AssetsDefinition:
         description="\n\n".join(
             [source.description or title, *(f"`{name}`: {text}" for name, text in address.items()), f"[Its page]({_page(source.name)})"]
         ),
-        metadata={"page": dg.MetadataValue.url(_page(source.name)), **_shown(address), "dagster/table_name": "identity.records", "dagster/column_schema": _SCHEMA},
+        metadata={
+            "page": dg.MetadataValue.url(_page(source.name)),
+            **_shown(address),
+            "dagster/table_name": "identity.records",
+            "dagster/column_schema": _SCHEMA,
+        },
         check_specs=[dg.AssetCheckSpec(check, asset=source.name, description=meaning) for check, meaning in CHECKS.items()],
     )
     def ingested() -> dict[str, object]:
