@@ -17,6 +17,7 @@ STANDING = {
     "pipedrive_persons",
     "postgres_identity",
     "s3_csv",
+    "sftp_csv",
     "shopify_customers",
     "snowflake_identity",
     "stripe_customers",

@@ -99,6 +99,11 @@ class Bucket:
                 raise ContractBroken(f"{call.tried} answered 200, but {error}") from None
             yield Content(chunks, size=int(length) if length.isdecimal() and not packed else None, headers=response.headers)
 
+    def close(self) -> None:
+        """End the connections."""
+        if held := self.__dict__.pop("_session", None):
+            held.close()
+
     @cached_property
     def _session(self) -> requests.Session:
         """One for all requests of a read: its connections are kept."""

@@ -82,6 +82,10 @@ class GcsStore:
                 raise Replaced(f"{entry.name} was written anew while it was read: try again later")
             yield content
 
+    def close(self) -> None:
+        """End the connections."""
+        self._wire.close()
+
     def _is_meant(self, entry: Entry) -> bool:
         return bool(entry.size) and self.names.matches(entry.name)
 

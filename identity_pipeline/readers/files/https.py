@@ -121,6 +121,9 @@ class HttpsStore:
             size = int(length) if length.isdecimal() else None
             yield Content(chunks, version, size, _charset(response))
 
+    def close(self) -> None:
+        """Nothing: each question has a connection of its own."""
+
     def _version(self, headers: Mapping[str, str]) -> str:
         """What proves that content is the same; empty if nothing does."""
         tag, modified, length = (headers.get(name, "") for name in ("ETag", "Last-Modified", "Content-Length"))

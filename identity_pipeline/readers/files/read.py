@@ -1,7 +1,8 @@
 """The files of any store that changed, one after the other, and the connection test over them."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import BinaryIO, Literal
@@ -76,12 +77,13 @@ def read_files(store: Store, reading: Reading, window: Window) -> Iterator[pa.Ta
         PipelineError: as :func:`changed_files` and :func:`~identity_pipeline.readers.files.csv.read_csv` raise it.
     """
     window.context.asked_below = window.by_mark
-    for found in changed_files(store, reading, window):
-        for table in read_csv(found.file, reading.dialect, window.context, name=found.entry.name, charset=found.charset):
-            yield _told_of(table, found.entry) if reading.file_fields else table
+    with closing(store), closing(changed_files(store, reading, window)) as files:
+        for found in files:
+            for table in read_csv(found.file, reading.dialect, window.context, name=found.entry.name, charset=found.charset):
+                yield _told_of(table, found.entry) if reading.file_fields else table
 
 
-def changed_files(store: Store, reading: Reading, window: Window) -> Iterator[Spooled]:
+def changed_files(store: Store, reading: Reading, window: Window) -> Generator[Spooled]:
     """The files that are not the same as when ``window.files`` was noted; those that ``window.objects`` names in any case.
 
     Once the caller has asked for the next file, the version of the one before stands in ``context.files``.

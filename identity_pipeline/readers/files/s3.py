@@ -131,6 +131,10 @@ class S3Store:
             entry, self._signed("get_object", Key=entry.name), {"If-Match": entry.version, "Accept-Encoding": "identity"}
         )
 
+    def close(self) -> None:
+        """End the connections."""
+        self._wire.close()
+
     def _entries(self, listed: Element) -> Iterator[Entry]:
         """Objects that are meant. An empty one is a folder as consoles make them, or holds nothing."""
         for found in listed.iterfind("{*}Contents"):

@@ -82,3 +82,7 @@ class Store(Protocol):
             PipelineError: it cannot be read; or, while the bytes are taken, they broke off.
         """
         ...
+
+    def close(self) -> None:
+        """End the connections, after the last question."""
+        ...
