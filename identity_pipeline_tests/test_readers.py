@@ -18,6 +18,7 @@ STANDING = {
     "postgres_identity",
     "s3_csv",
     "sftp_csv",
+    "salesforce_contacts",
     "shopify_customers",
     "snowflake_identity",
     "stripe_customers",

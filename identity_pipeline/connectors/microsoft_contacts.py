@@ -33,8 +33,8 @@ FIELDS = (
     "middleName,mobilePhone,nickName,officeLocation,otherAddress,parentFolderId,personalNotes,"
     "profession,spouseName,surname,title,yomiCompanyName,yomiGivenName,yomiSurname"
 )
-SIZE = "prefer.odata.maxpagesize"
-WISHES = {"IdType": '"ImmutableId"', "odata.maxpagesize": 500}
+SIZE = "options.Prefer.odata.maxpagesize"
+WISHES = {"Prefer": {"IdType": '"ImmutableId"', "odata.maxpagesize": 500}}
 NEXT = rest.LinkPaginator("@odata.nextLink")
 DELTA = rest.Deltas("@odata.deltaLink", NEXT, "lastModifiedDateTime")
 
@@ -113,17 +113,17 @@ class MicrosoftContacts(RestConnector):
         every = [each.strip() for each in self.mailboxes]
         for root in [f"/v1.0/users/{quote(each, safe='@')}" for each in every] or ["/v1.0/me"]:
             one = rest.Request(f"{root}/contacts", {"$top": 1, "$select": "parentFolderId"})
-            default = client.send(replace(one, prefer=WISHES)).keyed("value", "parentFolderId")
+            default = client.send(replace(one, options=WISHES)).keyed("value", "parentFolderId")
             folders |= dict.fromkeys(f"{root}/contactFolders/{each}" for each in default)
             folders |= dict.fromkeys(_folders(client, f"{root}/contactFolders"))
-        delta = rest.Request(f"/contacts/delta?$select={FIELDS}", size=SIZE, prefer=WISHES)
+        delta = rest.Request(f"/contacts/delta?$select={FIELDS}", size=SIZE, options=WISHES)
         lists = [(each, replace(delta, path=each + delta.path)) for each in folders]
         return DELTA.pages(client, window, lists, _contacts)
 
 
 def _folders(client: rest.Client, path: str) -> Iterator[str]:
     """The folders at ``path``, and all inside them."""
-    asked, inner = rest.Request(path, {"$top": 250}, prefer=WISHES), path.endswith("/childFolders")
+    asked, inner = rest.Request(path, {"$top": 250}, options=WISHES), path.endswith("/childFolders")
     for page in client.pages(asked, NEXT, resumed=inner):
         for each in page.records("value"):
             folder = f"{path.partition('/contactFolders')[0]}/contactFolders/{each.get('id')}"

@@ -14,8 +14,8 @@ from identity_pipeline.readers.rest.client import RETRY_BUDGET, Client
 from identity_pipeline.readers.rest.delta import Deltas
 from identity_pipeline.readers.rest.error import GIVE_UP, ErrorBody, VendorError
 from identity_pipeline.readers.rest.grant import ClientCredentials
-from identity_pipeline.readers.rest.limit import CostBudget, Limit, RateHeaders
-from identity_pipeline.readers.rest.message import ITEM, Request, Response, fits
+from identity_pipeline.readers.rest.limit import CostBudget, Limit, Quota, RateHeaders
+from identity_pipeline.readers.rest.message import ITEM, Request, Response, fits, fitting
 from identity_pipeline.readers.rest.paginator import (
     CursorPaginator,
     KeysetPaginator,
@@ -48,6 +48,7 @@ __all__ = [
     "OffsetPaginator",
     "Pages",
     "Paginator",
+    "Quota",
     "RateHeaders",
     "Record",
     "Request",
@@ -60,6 +61,7 @@ __all__ = [
     "filtered",
     "first",
     "fits",
+    "fitting",
     "folded",
     "objects",
 ]

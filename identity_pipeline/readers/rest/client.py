@@ -24,7 +24,7 @@ from identity_pipeline.readers.http.exchange import Call, content_type, error_cl
 from identity_pipeline.readers.http.retry import Retry, Transient
 from identity_pipeline.readers.http.session import session
 from identity_pipeline.readers.rest.auth import Auth
-from identity_pipeline.readers.rest.error import ErrorBody, VendorError, describe
+from identity_pipeline.readers.rest.error import GIVE_UP, ErrorBody, VendorError, describe
 from identity_pipeline.readers.rest.limit import Limit, longest
 from identity_pipeline.readers.rest.message import REPORT, Request, Response
 from identity_pipeline.readers.rest.paginator import Paginator, Total
@@ -38,6 +38,7 @@ _REMEMBERED = 100_000
 _TOO_LARGE = frozenset({413, 414})
 _LISTED = 3
 """Times that a page is asked for until all it lists can be read: records may go between the two requests."""
+_KEPT = "what is left of the account's limit of requests is left to its other programs: run it later, or have the limit raised"
 _LED_HERE = f"the page before led here, and what it gave is not accepted (any more): {REPORT}"
 
 
@@ -253,7 +254,7 @@ class Client:
             self.context.throttled_seconds += pause
             self.context.sleep(pause)
         common = {"Accept": "application/json", "User-Agent": "identity-pipeline"}
-        headers = {**common, **self.headers, **request.wishes, **secret, "Accept-Encoding": "gzip"}
+        headers = {**common, **self.headers, **request.headers, **secret, "Accept-Encoding": "gzip"}
         if request.content is not None:
             headers["Content-Type"] = "application/json"
         call = Call(request.method, url, headers, request.content)
@@ -263,6 +264,8 @@ class Client:
         if found is None and response.status < 300:
             if 0 < (pause := longest(self.limits, response) or 0) <= self.retry_budget:
                 pace.rest(limit, pause)
+            elif pause == GIVE_UP:
+                raise Transient(RateLimited(f"{call.tried}: {_KEPT}"), GIVE_UP)
             return replace(response, code=self.errors.code_of(response))
         found = found or VendorError()
         error = found.error or error_class(response.status, content_type(response.headers))

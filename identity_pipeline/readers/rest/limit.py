@@ -52,6 +52,23 @@ class RateHeaders:
 
 
 @dataclass(frozen=True)
+class Quota:
+    """A header that says how many requests of a long time are used, and of how many: two numbers that ``form`` finds in it.
+
+    All programs of an account share it, so the part ``keep`` is left to the others: nothing more is asked then.
+    """
+
+    header: str
+    form: str
+    keep: float = 0.1
+
+    def wait(self, response: Response, *, refused: bool = False) -> float | None:  # noqa: ARG002 - a refusal says it itself
+        """Infinite once no more than what is kept is left."""
+        found = re.search(self.form, response.headers.get(self.header, ""))
+        return math.inf if found and int(found[1]) > int(found[2]) * (1 - self.keep) else None
+
+
+@dataclass(frozen=True)
 class CostBudget:
     """Where a body holds what a request costs, what is left of the budget, and how much of it comes back in a second."""
 

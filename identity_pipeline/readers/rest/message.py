@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -31,7 +32,8 @@ class Request:
     that is too large is then asked for in a smaller size. ``interval`` is the least time in seconds
     between such requests, where it is not the client's: vendors count some endpoints apart. ``follows``
     are fields of the record that was read last, if the page is to begin with it: it is no record of the
-    page then, and shows that nothing shifted meanwhile. ``prefer`` are wishes of the header ``Prefer`` (RFC 7240).
+    page then, and shows that nothing shifted meanwhile. ``options`` are what headers ask
+    for, by their names: ``{"Prefer": {"odata.maxpagesize": 500}}``.
     """
 
     path: str
@@ -40,7 +42,7 @@ class Request:
     size: str = ""
     interval: float | None = None
     follows: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    prefer: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -54,9 +56,9 @@ class Request:
         return f"{self.path}{'&' if '?' in self.path else '?'}{urlencode(given, doseq=True)}" if given else self.path
 
     @property
-    def wishes(self) -> dict[str, str]:
-        """The header ``Prefer``, if there are any."""
-        return {"Prefer": ", ".join(f"{name}={value}" for name, value in self.prefer.items())} if self.prefer else {}
+    def headers(self) -> dict[str, str]:
+        """The options, as headers."""
+        return {header: ", ".join(f"{name}={value}" for name, value in asked.items()) for header, asked in self.options.items()}
 
     @cached_property
     def content(self) -> bytes | None:
@@ -64,20 +66,21 @@ class Request:
         return None if self.body is None else json.dumps(self.body, allow_nan=False).encode()
 
     def put(self, into: str, value: Any) -> "Request":
-        """This request with ``value`` at ``query.<name>``, ``prefer.<name>`` or ``body.<dotted path>``."""
+        """This request with ``value`` at ``query.<name>``, ``options.<header>.<name>`` or ``body.<dotted path>``."""
         part, _, name = into.partition(".")
-        if part == "prefer":
-            return replace(self, prefer={**self.prefer, name: value})
+        if part == "options":
+            header, _, name = name.partition(".")
+            return replace(self, options={**self.options, header: {**self.options.get(header, {}), name: value}})
         if part == "query":
             return replace(self, query={**self.query, name: value})
         if part == "body":
             return replace(self, body=_put(self.body or {}, name.split("."), value))
-        raise ValueError(f"expected query.<name>, prefer.<name> or body.<path>, found {into!r}")
+        raise ValueError(f"expected query.<name>, options.<header>.<name> or body.<path>, found {into!r}")
 
     def at(self, place: str) -> Any:
-        """The value at ``query.<name>``, ``prefer.<name>`` or ``body.<dotted path>``, None where there is none."""
+        """The value at ``query.<name>``, ``options.<header>.<name>`` or ``body.<dotted path>``, None where there is none."""
         part, _, name = place.partition(".")
-        return _at({"query": self.query, "prefer": self.prefer}.get(part, self.body), name)
+        return _at({"query": self.query, "options": self.options}.get(part, self.body), name)
 
     def halved(self) -> "Request | None":
         """This request for a page of half the size, None if it does not say its size or that is 1."""
@@ -208,6 +211,12 @@ class Response:
         """An error that says what came back without what it had to hold."""
         code = f" {self.code}" if self.code else ""
         return ContractBroken(f"{self.tried} answered {self.status}{code} with {_shape(self.body)}, without {lacks}: {REPORT}")
+
+
+def fitting(names: Sequence[str], most: int) -> list[str]:
+    """The first of ``names`` that an address takes, joined by commas and percent-encoded to ``most`` bytes."""
+    lengths = accumulate(len(quote(f"{name},", safe="")) for name in names)
+    return [name for name, length in zip(names, lengths, strict=True) if length <= most]
 
 
 def fits(names: Iterable[str]) -> bool:

@@ -118,7 +118,7 @@ class LinkPaginator:
         """The next request, None after the last page."""
         link = response.at(self.link)
         asked = response.request
-        return Request(link, size=asked.size, prefer=asked.prefer) if isinstance(link, str) and link else None
+        return Request(link, size=asked.size, options=asked.options) if isinstance(link, str) and link else None
 
 
 @dataclass(frozen=True)
