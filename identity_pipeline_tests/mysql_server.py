@@ -19,12 +19,7 @@ from pathlib import Path
 import pymysql
 import trustme
 
-<<<<<<< HEAD
 from identity_pipeline_tests import packages
-=======
-from identity_pipeline.core.settings import PACKAGE
-from identity_pipeline_tests import debian
->>>>>>> 151727c (sftp_csv reads the files of a server that proves itself by a pinned key, as they are while nobody writes to them)
 
 _SCRIPTS = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
 _FAST = ("--innodb-log-file-size=8M", "--innodb-buffer-pool-size=64M", "--aria-log-file-size=8M", "--skip-log-bin",
@@ -126,10 +121,6 @@ def _share() -> Path:
     return next(path for name in ("mysql", "mariadb") if (path := base / "share" / name / _SCRIPTS[0]).exists()).parent
 
 
+@cache
 def _unpacked() -> Path:
-<<<<<<< HEAD
     return packages.unpacked("mariadb", "mariadb-server-core")
-=======
-    """Debian's packages of the server and what it needs."""
-    return debian.unpacked("mariadb-server-core", UNPACKED)
->>>>>>> 151727c (sftp_csv reads the files of a server that proves itself by a pinned key, as they are while nobody writes to them)

@@ -13,8 +13,7 @@ from typing import Any, Self, TypeVar
 
 import asyncssh
 
-from identity_pipeline.core.settings import PACKAGE
-from identity_pipeline_tests import debian
+from identity_pipeline_tests import packages
 
 T = TypeVar("T")
 
@@ -129,17 +128,14 @@ class _Files(asyncssh.SFTPServer):
         return super().open(path, pflags, attrs)
 
 
-UNPACKED = PACKAGE.parent / ".tools" / "openssh"
-
-
 def openssh() -> tuple[list[str], dict[str, str]]:
     """How to run OpenSSH's server, and its environment: that of this machine, else Debian's package."""
     program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    folder = Path("/") if program else debian.unpacked("openssh-server", UNPACKED)
+    folder = Path("/") if program else packages.unpacked("openssh", "openssh-server")
     if os.geteuid() == 0:  # what the package does when it is installed
         Path("/run/sshd").mkdir(exist_ok=True)
         if subprocess.run(["id", "sshd"], capture_output=True, check=False).returncode:
             subprocess.run(
                 ["useradd", "--system", "--no-create-home", "--home-dir", "/run/sshd", "--shell", "/usr/sbin/nologin", "sshd"], check=True
             )
-    return [program or str(folder / "usr" / "sbin" / "sshd")], debian.libraries(folder)
+    return [program or str(folder / "usr" / "sbin" / "sshd")], os.environ | {"LD_LIBRARY_PATH": packages.libraries(folder)}
