@@ -15,17 +15,23 @@ from uuid import uuid4
 import dagster as dg
 import psycopg
 import pytest
+import requests
 import yaml
 from psycopg.rows import dict_row
 
+from identity_pipeline.core import settings
 from identity_pipeline.core.settings import PACKAGE
 from identity_pipeline.core.window import ReadContext
+from identity_pipeline.credentials import flow, grant, vault
+from identity_pipeline.credentials.vendors import vendor_of
 from identity_pipeline.demo.vendor_api import VendorAPI
 from identity_pipeline.orchestration.assets import JOB, definitions, run_config
 from identity_pipeline_tests.conformance.harness import Contact, Harness, Tools, harness_classes, minute
 from identity_pipeline_tests.servers.files import Authority
+from identity_pipeline_tests.servers.oauth_server import OAuthServer, serve
 
 VENDORS = [cls for cls in harness_classes().values() if cls.connector().group in {"api", "oauth"}]
+OAUTH = [cls for cls in VENDORS if cls.connector().group == "oauth"]
 PEOPLE = 2_500
 STORM = 5
 
@@ -39,6 +45,7 @@ class Place:
 
     harness: Harness
     name: str
+    declared: dict[str, Any]
     job: dg.JobDefinition
     instance: dg.DagsterInstance
     database: psycopg.Connection
@@ -50,6 +57,12 @@ class Place:
     def api(self) -> VendorAPI:
         """The vendor's server."""
         return self.harness.api  # type: ignore[attr-defined]
+
+    def declare(self, **config: Any) -> None:
+        """Change settings of the source."""
+        self.declared["config"] |= config
+        (settings.sources_folder() / "sources.yaml").write_text(yaml.safe_dump({"sources": [self.declared]}))
+        self.job = definitions().resolve_job_def(JOB)
 
     def show(self, *contacts: Contact) -> None:
         """Let the vendor have these too; who is merged into one of them is gone there."""
@@ -112,7 +125,7 @@ def place(harness_class: type[Harness], identity_database: str, postgres_url: st
         (folder / "sources.yaml").write_text(yaml.safe_dump({"sources": [declared]}))
         instance = stack.enter_context(dg.DagsterInstance.ephemeral())
         database = stack.enter_context(psycopg.connect(identity_database, autocommit=True))
-        made = Place(harness, name, definitions().resolve_job_def(JOB), instance, database)
+        made = Place(harness, name, declared, definitions().resolve_job_def(JOB), instance, database)
         patch.setattr(ReadContext, "__init__", partialmethod(ReadContext.__init__, sleep=made.naps.append))
         yield made
 
@@ -163,6 +176,60 @@ def test_the_table_is_what_the_vendor_has(place: Place) -> None:
     api.dies_after = None
     assert place.run().success
     assert place.table() == place.truth(), "after the credential is back"
+
+
+def connected(url: str, source_type: str, name: str, server: OAuthServer) -> None:
+    """Have the server's user agree."""
+    of = vendor_of(source_type)
+    grant.store_app(url, of.name, flow.App(server.client_id, server.client_secret, server.authorize_url, server.token_url))
+    begun = grant.begin(url, source_type, name, tenant="acme.my.salesforce.com" if of.name == "salesforce" else "")
+    grant.finish(url, requests.get(begun.address, allow_redirects=False, timeout=20).headers["Location"])
+
+
+@pytest.mark.parametrize("harness_class", OAUTH, ids=[cls.source_type() for cls in OAUTH])
+def test_a_connected_account_is_read_past_the_end_of_a_token_until_its_grant_is_revoked(place: Place, identity_database: str) -> None:
+    source_type, api, name = place.harness.source_type(), place.api, f"{place.name}_grant"
+    with serve(OAuthServer()) as server:
+        server.extra = {"id": f"{server.url}/id/00D1/0051"}  # where Salesforce tells who agreed
+        connected(identity_database, source_type, name, server)
+        refuse = api.authenticate
+
+        def authenticate(asked: Any, *, dead: bool) -> None:
+            token = asked.headers.get("Authorization", "").removeprefix("Bearer ")
+            api.token = token if server.accepts(token) else "another"  # type: ignore[attr-defined]
+            refuse(asked, dead=dead)
+
+        api.authenticate = authenticate  # type: ignore[method-assign]
+        place.declare(access_token={"credential": name})
+        place.show(*(Contact(str(n), minute(90 * (n // 400)), note=f"note {n}") for n in range(1, PEOPLE + 1)))
+        after(api, place.harness.requests_before_pages + 1, server.expire)
+        runs = [place.run()]
+        assert runs[0].success
+        assert (place.table(), server.refreshed) == (place.truth(), 1), "the token ended in the middle: one was got, nothing was lost"
+
+        place.show(place.held["7"].but(note="changed", at=minute(700)))
+        server.revoke()
+        runs += [place.run(), place.run()]
+        assert [run.success for run in runs] == [True, False, False]
+        assert (len(server.asked), server.refused) == (3, 1), "the vendor was asked once for what it refuses"
+        for run in runs[1:]:
+            [failure] = [event for event in run.all_events if event.event_type_value == "STEP_FAILURE"]
+            told = failure.step_failure_data.error.message + str(failure.step_failure_data.user_failure_data)
+            for part in (name, "ada@nordwind-demo.com", "invalid_grant", f"credentials connect {source_type} {name}"):
+                assert part in told
+            assert not [event for event in run.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+        [row] = [each for each in vault.listing(identity_database) if each["name"] == name]
+        assert row["status"] == "needs_reconnect"
+
+        connected(identity_database, source_type, name, server)
+        runs.append(place.run())
+        assert runs[-1].success
+        assert place.table() == place.truth()
+        known = [text for each in server.tokens for text in (each.access_token, each.refresh_token) if text] + [server.client_secret]
+        shown = " ".join(repr(event) for run in runs for event in run.all_events)
+        stored = place.database.execute("select string_agg(l::text, ' ') || (select string_agg(c::text, ' ') from identity.credentials c) "
+                                        "from identity.loads l").fetchone()  # fmt: skip
+        assert not [each for each in known if each in shown or each in str(stored)]
 
 
 @pytest.mark.parametrize(
