@@ -1,5 +1,7 @@
 """`identity-pipeline serve`: the web server, with what it needs running."""
 
+from contextlib import nullcontext, suppress
+
 import click
 
 from identity_pipeline.cli import output, services
@@ -21,11 +23,10 @@ def serve(host: str, port: int, *, no_daemon: bool) -> None:
     services.project()
     import dagster as dg  # noqa: PLC0415 - a second
 
+    from identity_pipeline.dagster_internals import DagsterExecutionInterruptedError  # noqa: PLC0415
     from identity_pipeline.web import server  # noqa: PLC0415
 
-    with dg.DagsterInstance.get() as instance:
-        if no_daemon:
-            server.serve(instance, host, port, output.say)
-            return
-        with services.daemon(output.say):
-            server.serve(instance, host, port, output.say)
+    daemon = nullcontext() if no_daemon else services.daemon(output.say)
+    # an interrupt that comes while the code location loads is told in Dagster's own way
+    with suppress(KeyboardInterrupt, DagsterExecutionInterruptedError), dg.DagsterInstance.get() as instance, daemon:
+        server.serve(instance, host, port, output.say)

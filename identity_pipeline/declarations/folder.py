@@ -4,8 +4,10 @@ A broken declaration is a :class:`Problem`; it never keeps the others from loadi
 """
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -16,6 +18,8 @@ from identity_pipeline.core.secret import Credential
 from identity_pipeline.core.spelling import suggestion
 from identity_pipeline.declarations.source import Source, first_fault
 
+_SETTLED = 2.0
+"""Seconds after which a file that is changed again has another time."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -98,13 +102,20 @@ def problems_in(file: str, text: str) -> list[Problem]:
     return [found for found in _entries(file, text) if isinstance(found, Problem)]
 
 
-def _file(path: Path) -> Iterator[Problem | _Found]:
+def _file(path: Path) -> Sequence[Problem | _Found]:
+    """What the file holds. A web server asks at each request: what was judged stays so while the file does."""
     try:
-        text = path.read_text("utf-8")
+        about = path.stat()
+        if time.time() - about.st_mtime > _SETTLED:  # younger, it may be written twice within one tick of its clock
+            return _judged(path, about.st_mtime_ns, about.st_size, about.st_ino)
+        return tuple(_entries(path.name, path.read_text("utf-8")))
     except (OSError, UnicodeDecodeError) as error:
-        yield Problem(path.name, 1, None, f"cannot be read ({type(error).__name__}): fix or remove the file")
-        return
-    yield from _entries(path.name, text)
+        return (Problem(path.name, 1, None, f"cannot be read ({type(error).__name__}): fix or remove the file"),)
+
+
+@lru_cache(4_096)
+def _judged(path: Path, _modified: int, _size: int, _inode: int) -> Sequence[Problem | _Found]:
+    return tuple(_entries(path.name, path.read_text("utf-8")))
 
 
 def _entries(file: str, text: str) -> Iterator[Problem | _Found]:

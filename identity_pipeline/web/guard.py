@@ -23,6 +23,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "identity_session"
+MOST_BYTES = 4_000_000
+"""A form or a declaration is never larger."""
 OURS = ("/sources", "/credentials", "/login", "/logout", "/oauth/", "/api/")
 """Where our own pages are; what else there is is Dagster's."""
 STATIC = "/sources/static-files/"
@@ -32,6 +34,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
+_OTHER_NAME = "this server does not go by that name: open it under its own address, or set IDENTITY_PUBLIC_URL"
 _audit = logging.getLogger("identity_pipeline.audit")
 
 
@@ -54,31 +57,33 @@ class Guard:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["path"]
         if headers.get("host", "").lower() not in self.hosts:
-            await _refuse(
-                scope, send, 421, "this server does not go by that name: open it under its own address, or set IDENTITY_PUBLIC_URL"
-            )
+            await _refuse(scope, send, 421, _OTHER_NAME)
             return
         person = await self._person(headers)
         if isinstance(person, str):
             await _refuse(scope, send, 503, person)
             return
-        public = path.startswith(_OPEN)
-        changes = scope["type"] == "websocket" or scope["method"] not in _SAFE or _executes(scope, path, headers)
+        public, changes = path.startswith(_OPEN), _changes(scope, headers)
         if person is None and not public:
             await self._turn_away(scope, headers, send)
             return
-        if changes and (person is None or person.by_session) and not self._from_here(headers):
-            await _refuse(
-                scope, send, 403, "this request comes from another site, or does not say where it comes from: use this server's own pages"
-            )
-            return
-        if changes and person is not None and not person.may_change and not _may_look(scope, path):
-            await _refuse(scope, send, 403, f"{person.name} may look and not change anything: ask an operator")
+        ours = path.startswith(OURS) or public
+        if changes and (refusal := self._refusal(scope, headers, person, ours=ours)):
+            await _refuse(scope, send, *refusal)
             return
         scope.setdefault("state", {})["person"] = person
         scope["state"]["secure"] = self.secure
-        ours = path.startswith(OURS) or public
-        await self.app(scope, receive, self._sending(scope, send, person, ours=ours, changes=changes))
+        await self.app(scope, _bounded(receive) if ours else receive, self._sending(scope, send, person, ours=ours, changes=changes))
+
+    def _refusal(self, scope: Scope, headers: dict[str, str], person: Person | None, *, ours: bool) -> tuple[int, str] | None:
+        """Why a request that changes something must not, None if it may."""
+        if (person is None or person.by_session) and not self._from_here(headers):
+            return 403, "this request comes from another site, or does not say where it comes from: use this server's own pages"
+        if person is not None and not person.may_change and not _may_look(scope):
+            return 403, f"{person.name} may look and not change anything: ask an operator"
+        if ours and _announced(headers) > MOST_BYTES:
+            return 413, f"the request is larger than {MOST_BYTES} bytes: nothing was done"
+        return None
 
     async def _person(self, headers: dict[str, str]) -> Person | str | None:
         if self.access.way == "none":
@@ -136,14 +141,34 @@ class Guard:
         return sending
 
 
-def _executes(scope: Scope, path: str, headers: dict[str, str]) -> bool:
-    """True for GraphQL, which executes what a GET asks for too, unless a browser opens its own page."""
-    return path.rstrip("/") == "/graphql" and not (scope["method"] == "GET" and "text/html" in headers.get("accept", ""))
+def _announced(headers: dict[str, str]) -> int:
+    length = headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
 
 
-def _may_look(scope: Scope, path: str) -> bool:
+def _bounded(receive: Receive) -> Receive:
+    """A body that does not say how long it is ends the connection where it grows too long."""
+    came = 0
+
+    async def receiving() -> dict[str, Any]:
+        nonlocal came
+        message = await receive()
+        came += len(message.get("body", b""))
+        return message if came <= MOST_BYTES else {"type": "http.disconnect"}
+
+    return receiving
+
+
+def _changes(scope: Scope, headers: dict[str, str]) -> bool:
+    """True for what may change something: GraphQL executes what a GET asks for too, unless a browser opens its own page."""
+    if scope["type"] == "websocket" or scope["method"] not in _SAFE:
+        return True
+    return scope["path"].rstrip("/") == "/graphql" and "text/html" not in headers.get("accept", "")
+
+
+def _may_look(scope: Scope) -> bool:
     """What a viewer may send: leave, sign in, and ask GraphQL, whose context lets viewers change nothing."""
-    return path in {"/login", "/logout"} or path.rstrip("/") == "/graphql" or scope["type"] == "websocket"
+    return scope["type"] == "websocket" or scope["path"] in {"/login", "/logout"} or scope["path"].rstrip("/") == "/graphql"
 
 
 def _protection(path: str) -> list[tuple[bytes, bytes]]:

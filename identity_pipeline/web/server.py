@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import uvicorn
+from dagster_postgres.utils import DagsterPostgresException
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response
+from sqlalchemy.exc import OperationalError
 from starlette.staticfiles import StaticFiles
 
 from identity_pipeline import __version__
 from identity_pipeline.core import settings
-from identity_pipeline.core.errors import ConfigurationError, PipelineError
+from identity_pipeline.core.errors import ConfigurationError, PipelineError, TargetUnavailable
 from identity_pipeline.dagster_internals import keep_connections, user_interface, workspace_of
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.web import access, api, pages
@@ -75,6 +77,14 @@ def _answer_failures(app: FastAPI) -> None:
     by_reader(
         api.HTTPException, lambda error: (error.status_code, "There is no such page." if error.status_code == 404 else str(error.detail))
     )
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(DagsterPostgresException)
+    async def lost(request: Request, _: Exception) -> Response:
+        down = TargetUnavailable(
+            "the identity database, where Dagster keeps its runs, did not answer: nothing was started; try again once it does"
+        )
+        return await app.exception_handlers[PipelineError](request, down)  # type: ignore[misc] - they are coroutines
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:

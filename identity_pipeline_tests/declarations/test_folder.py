@@ -1,7 +1,9 @@
 """Sources as declared: what is wrong is reported with file, line, field and fix, and secrets show up nowhere."""
 
 import json
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -233,3 +235,11 @@ def test_the_schema_for_editors_knows_each_source_type_and_its_settings():
         for each in cls.settings():
             assert (config["properties"][each.name].get("$ref") == "#/$defs/Reference") is each.secret
     assert all(name in schema["$defs"] for name in re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema)))
+
+
+def test_a_file_that_is_changed_is_read_again_whatever_its_age(tmp_path: Path):
+    path = tmp_path / "a.yaml"
+    for name, age in (("one", 60), ("two", 50), ("six", 0), ("ten", 0)):
+        path.write_text(f"sources: [{{name: {name}, source_type: csv_url, config: {{url: https://x.example/a.csv}}}}]")
+        os.utime(path, (time.time() - age,) * 2)
+        assert list(load(tmp_path).sources) == list(load(tmp_path).sources) == [name]

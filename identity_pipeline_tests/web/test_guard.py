@@ -117,6 +117,11 @@ def test_a_name_that_is_not_ours_reaches_nothing(door: Door, host: str):
     assert door.ask("/login", host=host).status_code == 421
 
 
+def test_a_request_that_is_too_large_is_not_read(door: Door):
+    answer = door.ask("/sources/draft-check", "POST", role="operator", Content_Length=str(5_000_000), **HERE)
+    assert answer.status_code == 413
+
+
 def test_a_web_socket_needs_a_session_and_the_same_site(door: Door):
     def opened(*headers: tuple[bytes, bytes]) -> str:
         sent: list[dict[str, Any]] = []
