@@ -54,6 +54,8 @@ class Listing:
             if window.limit is not None and found:
                 break
         found += [entry for entry in newest if not self._is_read(entry)]
+        if found and window.cursor is None and not self.newest_only:
+            found += self._newer_than(min(found, key=age), {entry.name for entry in found})
         window.context.files_unchanged += (len(newest) if self.newest_only else total) - len(found)
         if not total and window.files:
             window.context.warn(
@@ -61,6 +63,19 @@ class Listing:
                 "the prefix and the pattern are still right"
             )
         return sorted(found, key=age)
+
+    def _newer_than(self, oldest: Entry, found: set[str]) -> list[Entry]:
+        """Files that are read again since an older one came after them: without a cursor the row of the newer one has the last word."""
+        newer = [
+            name
+            for name, version in self.window.files.items()
+            if name not in found and version.modified and (version.modified, name) > age(oldest) and version.rules == self.rules
+        ]
+        if newer:
+            self.window.context.log(
+                f"{oldest.name} is older than {len(newer):,} files that were read before: those are read once more after it"
+            )
+        return [entry for name in newer if (entry := self.retry(partial(self.store.stat, name))) is not None]
 
     def known(self, entry: Entry) -> FileVersion:
         """What was read of the file, if that is all that is asked for now; an empty one if not."""
