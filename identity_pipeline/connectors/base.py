@@ -414,6 +414,10 @@ class StorageConnector(FileConnector):
         """The names of the files."""
         return files.Glob(self.prefix, self.glob)
 
+    def unread(self, window: Window) -> list[files.Entry]:
+        """The files that a load of this window would read."""
+        return files.unread(self.store(window.context), self.reading(CHECK_BUDGET), window)
+
     def reading(self, retry_budget: float = files.RETRY_BUDGET) -> files.Reading:
         """How the files are read."""
         return replace(

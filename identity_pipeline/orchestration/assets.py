@@ -18,6 +18,7 @@ from identity_pipeline.declarations.folder import load
 from identity_pipeline.declarations.freshness import max_age
 from identity_pipeline.declarations.source import Source
 from identity_pipeline.embedded.location import database_url
+from identity_pipeline.orchestration.drops import drops
 from identity_pipeline.orchestration.health import dead_runs
 from identity_pipeline.orchestration.io_manager import JsonIOManager
 from identity_pipeline.orchestration.ops import commit_op, normalise_records, read_op
@@ -192,12 +193,13 @@ def definitions() -> dg.Definitions:
     sources = [source for source in declared.sources.values() if narrowed is None or source.name in narrowed]
     return dg.Definitions.merge(
         definitions_of(sources, _executor()),
-        dg.Definitions(assets=[records(sources)] if sources else [], schedules=list(schedules(sources)), sensors=_sensors()),
+        dg.Definitions(assets=[records(sources)] if sources else [], schedules=list(schedules(sources)), sensors=_sensors(sources)),
     )
 
 
-def _sensors() -> list[dg.SensorDefinition]:
-    return [dead_runs, failed_runs] if settings.failure_webhook() else [dead_runs]
+def _sensors(sources: Iterable[Source]) -> list[dg.SensorDefinition]:
+    own = [dead_runs, failed_runs] if settings.failure_webhook() else [dead_runs]
+    return [*own, *(drops(source) for source in sources if source.sensor)]
 
 
 def definitions_of(sources: Sequence[Source], executor: dg.ExecutorDefinition) -> dg.Definitions:

@@ -232,6 +232,24 @@ def postponed(url: str) -> dict[str, datetime]:
     return dict(rows)
 
 
+@dataclass(frozen=True)
+class LastLoad:
+    """The newest load of a source, however it ended."""
+
+    load_id: int
+    status: str
+    finished_at: datetime | None
+
+
+def last_load(url: str, source_name: str) -> LastLoad | None:
+    """The newest load of a source; None before its first."""
+    with connect(url, doing="look at the last load") as connection:
+        row = connection.execute(
+            "select load_id, status, finished_at from identity.loads where source_name = %s order by load_id desc limit 1", (source_name,)
+        ).fetchone()
+    return LastLoad(*row) if row else None
+
+
 def committed(url: str, source_name: str, load_id: int, claim: Mark) -> bool:
     """True if that load of the source was committed with this mark."""
     with connect(url, doing="check a materialization") as connection:

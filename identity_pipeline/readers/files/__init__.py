@@ -12,11 +12,11 @@ store is one module beside ``https``, with the three methods of the protocol.
 from identity_pipeline.readers.files.csv import Dialect
 from identity_pipeline.readers.files.glob import Glob
 from identity_pipeline.readers.files.https import HttpsStore, is_signed
-from identity_pipeline.readers.files.read import MAX_BYTES, RETRY_BUDGET, Contents, Reading, check, read_files
+from identity_pipeline.readers.files.read import MAX_BYTES, RETRY_BUDGET, Contents, Reading, check, read_files, unread
 from identity_pipeline.readers.files.store import Content, Entry, Page, Replaced, Store
 from identity_pipeline.readers.names import HEADERS
 
 __all__ = [
     "HEADERS", "MAX_BYTES", "RETRY_BUDGET", "Content", "Contents", "Dialect", "Entry", "Glob", "HttpsStore", "Page", "Reading", "Replaced",
-    "Store", "check", "is_signed", "read_files",
+    "Store", "check", "is_signed", "read_files", "unread",
 ]  # fmt: skip

@@ -123,6 +123,17 @@ def changed_files(store: Store, reading: Reading, window: Window) -> Generator[S
         context.log(f"{context.files_unchanged:,} files are as they were when they were read, and left out")
 
 
+def unread(store: Store, reading: Reading, window: Window) -> list[Entry]:
+    """The files that a load of this window would read; with ``window.limit`` those of the first page that holds any.
+
+    Raises:
+        PipelineError: as the store raises it, after every attempt.
+    """
+    retry = Retry(window.context, reading.retry_budget, ATTEMPTS)
+    with closing(store):
+        return Listing(store, window, reading.fingerprint, retry, newest_only=reading.contents == "everything").changed()
+
+
 @dataclass
 class _Taking:
     """Attempts to take one file. Each one after a file was replaced goes for what stands there by then."""

@@ -18,7 +18,7 @@ class Transient(Exception):
     """An attempt failed with ``error``, and another may help.
 
     ``wait`` is how many seconds the source asks us to wait first; infinite: waiting is useless.
-    Errors that are ``retryable`` need no such wrapper where the source asks for nothing.
+    Errors that are ``retryable``, and not ``exhausted``, need no such wrapper where the source asks for nothing.
     """
 
     def __init__(self, error: PipelineError, wait: float | None = None) -> None:
@@ -80,7 +80,7 @@ class Retry:
 
 
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, Transient) or (isinstance(error, PipelineError) and error.retryable)
+    return isinstance(error, Transient) or (isinstance(error, PipelineError) and error.retryable and not error.exhausted)
 
 
 def _failure(state: tenacity.RetryCallState) -> Transient:

@@ -1,9 +1,6 @@
 """Files of a store that lists them with versions: only what changed is opened, and each is read once."""
 
 import gzip
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -12,48 +9,8 @@ from identity_pipeline.core.errors import ConfigurationError, CredentialError, L
 from identity_pipeline.core.file_version import FileVersion
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers import files
-from identity_pipeline.readers.files import Content, Dialect, Entry, Page, Reading
-
-
-class Shelf:
-    """A store in memory: name → (version, content). ``faults`` are raised one by one in the middle of what is read."""
-
-    def __init__(self, **held: tuple[str, bytes]) -> None:
-        self.held = held
-        self.faults: list[Exception] = []
-        self.opened: list[tuple[str, str]] = []
-        self.pages: list[str] = []
-        self.modified: dict[str, datetime] = {}
-
-    def page(self, token: str) -> Page:
-        """Two files, or less at the end."""
-        at, names = int(token or 0), list(self.held)
-        self.pages.append(token)
-        entries = [self._entry(name) for name in names[at : at + 2]]
-        return Page(entries, str(at + 2) if at + 2 < len(names) else "")
-
-    def stat(self, name: str) -> Entry | None:
-        """One file."""
-        return self._entry(name) if name in self.held else None
-
-    def _entry(self, name: str) -> Entry:
-        version, body = self.held[name]
-        return Entry(name, version, len(body), self.modified.get(name))
-
-    @contextmanager
-    def open(self, entry: Entry, known: str) -> Iterator[Content]:
-        """Its bytes."""
-        self.opened.append((entry.name, known))
-        yield Content(self._chunks(self.held[entry.name][1]), size=len(self.held[entry.name][1]))
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-    def _chunks(self, body: bytes) -> Iterator[bytes]:
-        yield body[:5]
-        if self.faults:
-            raise self.faults.pop(0)
-        yield body[5:]
+from identity_pipeline.readers.files import Dialect, Reading
+from identity_pipeline_tests.servers.shelf import Shelf
 
 
 def window(states: dict[str, FileVersion] | None = None, objects: tuple[str, ...] = (), **options: Any) -> Window:
