@@ -76,7 +76,7 @@ def _load() -> int:
         raise TryLater(f"the demo's run ended as {ended.status}: {ended.error}")
     click.echo(
         f'\nDone in {time.monotonic() - started:.0f} s. The identity database stays up: psql "$(.venv/bin/identity-pipeline db url)"\n'
-        "  the UI with these three assets:   make dev, then http://127.0.0.1:3000/assets\n"
+        "  Sources page and Dagster's UI:    make dev (it prints a link that signs you in)\n"
         "  what was quarantined and why:     .venv/bin/identity-pipeline quarantine list\n"
         "  a source of your own:             .venv/bin/identity-pipeline sources new csv_url my_contacts\n"
         "  stop the database:                .venv/bin/identity-pipeline db stop"
