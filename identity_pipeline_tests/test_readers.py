@@ -7,6 +7,7 @@ STANDING = {
     "bigquery_identity",
     "csv_url",
     "google_contacts",
+    "google_sheets",
     "gcs_csv",
     "hubspot_contacts",
     "intercom_contacts",

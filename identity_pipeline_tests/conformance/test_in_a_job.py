@@ -158,7 +158,9 @@ def test_the_table_is_what_the_vendor_has(place: Place) -> None:
     assert place.run().success
     assert place.table() == place.truth(), "after an update, a new one, a deletion and a merge"
     load = place.last_load()
-    assert load["records_read"] - load["filtered"] < PEOPLE / 2, "no more than changed, and what the overlap holds"
+    columns = harness.connector().cursor_columns
+    if (columns.get(harness.cursor_column or "") or columns["*"]).filtered_by == "source":
+        assert load["records_read"] - load["filtered"] < PEOPLE / 2, "no more than changed, and what the overlap holds"
 
     place.show(place.held["11"].but(note="changed too", at=minute(710)), place.held["2400"].but(note="changed too", at=minute(710)))
     place.naps.clear()

@@ -173,7 +173,7 @@ class _Taking:
         except LimitExceeded as error:
             raise LimitExceeded(f"{name}: {error}: export less, or raise max_bytes") from None
         except TruncatedBody as error:
-            raise TruncatedBody(f"{name}: {error}: try again later") from None
+            raise error.reworded(f"{name}: {error}: try again later") from None
         entry = replace(self.entry, version=content.version or self.entry.version, size=content.size or self.entry.size)
         return Spooled(entry, file, sha256, content.charset)
 
