@@ -127,7 +127,7 @@ def test_only_what_changed_is_read_again_also_a_late_file_with_an_old_date(serve
     first = window(made)
     assert read(made, first)[0]["id"].tolist() == ["1"]
     server.put("a.csv", b"id\n2\n", at=1_000_000_000)
-    second = window(made, files=first.context.files)
+    second = window(made, "id", cursor_type="text", files=first.context.files)
     assert read(made, second)[0]["id"].tolist() == ["2"]
     assert second.context.files_unchanged == 1
 

@@ -125,6 +125,20 @@ def test_without_a_cursor_the_row_of_the_file_modified_last_wins_then_that_of_th
     assert place.people == {"1": "newest", "2": "later name"}
 
 
+def test_without_a_cursor_an_older_file_that_comes_late_wins_over_none_that_was_modified_after_it(place: Place) -> None:
+    place.spec = replace(SPEC, cursor=None)
+    place.put("b.csv", ("1", "first", "1"), day=5)
+    place.load()
+    place.put("c.csv", ("1", "first", "1"), ("2", "newest", "1"), day=9)
+    place.load()
+    place.put("a.csv", ("1", "late", "1"), ("2", "late", "1"), ("3", "late", "1"), day=7)
+    place.shelf.opened.clear()
+    row = place.load()
+    assert place.people == {"1": "first", "2": "newest", "3": "late"}, "c.csv has the last word, although it changed nothing of 1"
+    assert [name for name, _ in place.shelf.opened] == ["a.csv", "c.csv"]
+    assert row["inserted"] == 1
+
+
 @pytest.mark.parametrize("full_refresh", [False, True])
 def test_a_file_of_changes_deletes_nobody_by_leaving_him_out(place: Place, full_refresh: bool) -> None:
     place.put("a.csv", ("1", "Ann", "1"), ("2", "Bob", "1"))

@@ -44,16 +44,18 @@ class Listing:
         window = self.window
         if window.objects:
             return sorted(map(self._named, window.objects), key=age)
-        found, newest, total = list[Entry](), list[Entry](), 0
+        found, newest, total, read = list[Entry](), list[Entry](), 0, list[Entry]()
         for page in self._pages():
             total += len(page.entries)
             if self.newest_only:
                 newest = sorted([*newest, *page.entries], key=age)[-1:]
             else:
-                found += [entry for entry in page.entries if not self._is_read(entry)]
+                for entry in page.entries:
+                    (read if self._is_read(entry) else found).append(entry)
             if window.limit is not None and found:
                 break
         found += [entry for entry in newest if not self._is_read(entry)]
+        found += self._after(found, read)
         if found and window.cursor is None and not self.newest_only:
             found += self._newer_than(min(found, key=age), {entry.name for entry in found})
         window.context.files_unchanged += (len(newest) if self.newest_only else total) - len(found)
@@ -76,6 +78,19 @@ class Listing:
                 f"{oldest.name} is older than {len(newer):,} files that were read before: those are read once more after it"
             )
         return [entry for name in newer if (entry := self.retry(partial(self.store.stat, name))) is not None]
+
+    def _after(self, found: list[Entry], read: list[Entry]) -> list[Entry]:
+        """What was read, and has to be once more, after older files that came late.
+
+        Without a cursor only the order tells which row is the newer: those of files modified later have to win.
+        """
+        oldest = min(map(age, found), default=None)
+        if oldest is None or self.window.cursor is not None:
+            return []
+        again = [entry for entry in read if entry.modified and age(entry) > oldest]
+        if again:
+            self.window.context.log(f"{len(again):,} files are read once more: an older one came late, and there is no cursor")
+        return again
 
     def known(self, entry: Entry) -> FileVersion:
         """What was read of the file, if that is all that is asked for now; an empty one if not."""
