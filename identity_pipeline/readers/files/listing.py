@@ -56,8 +56,6 @@ class Listing:
                 break
         found += [entry for entry in newest if not self._is_read(entry)]
         found += self._after(found, read)
-        if found and window.cursor is None and not self.newest_only:
-            found += self._newer_than(min(found, key=age), {entry.name for entry in found})
         window.context.files_unchanged += (len(newest) if self.newest_only else total) - len(found)
         if not total and window.files:
             window.context.warn(
@@ -65,19 +63,6 @@ class Listing:
                 "the prefix and the pattern are still right"
             )
         return sorted(found, key=age)
-
-    def _newer_than(self, oldest: Entry, found: set[str]) -> list[Entry]:
-        """Files that are read again since an older one came after them: without a cursor the row of the newer one has the last word."""
-        newer = [
-            name
-            for name, version in self.window.files.items()
-            if name not in found and version.modified and (version.modified, name) > age(oldest) and version.rules == self.rules
-        ]
-        if newer:
-            self.window.context.log(
-                f"{oldest.name} is older than {len(newer):,} files that were read before: those are read once more after it"
-            )
-        return [entry for name in newer if (entry := self.retry(partial(self.store.stat, name))) is not None]
 
     def _after(self, found: list[Entry], read: list[Entry]) -> list[Entry]:
         """What was read, and has to be once more, after older files that came late.

@@ -6,7 +6,7 @@ from identity_pipeline.core.cursor import Cursor
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers import files
 from identity_pipeline.readers.files import Dialect, Reading
-from identity_pipeline_tests.readers.files.test_read import Shelf
+from identity_pipeline_tests.servers.shelf import Shelf
 
 
 def day(number: int) -> datetime:
