@@ -349,7 +349,7 @@ PARTS: dict[str, tuple[str, Any, str, Any, Callable[..., None], dict[str, Any]]]
         failing.test_what_a_refusal_quotes_is_not_passed_on, {"code": 422},
     ),
     "mark rounded up": (
-        "csv_url", cursor, "text_of", lambda kind, key: TEXT_OF(kind, key + 1 if kind == "timestamp" else key),
+        "hubspot_contacts", cursor, "text_of", lambda kind, key: TEXT_OF(kind, key + 1 if kind == "timestamp" else key),
         reading.test_a_tie_at_the_mark_is_read_again, {"microseconds": 999_999},
     ),
     "mark set back": ("csv_url", ledger, "_higher", lambda _kind, _old, new: new, reading.test_the_mark_never_goes_back_by_itself, {}),
