@@ -44,6 +44,7 @@ class SalesforceContacts(RestConnector):
 
     my_domain: str = setting(
         "My Domain of the org: acme.my.salesforce.com (Setup, My Domain)",
+        examples=["acme.my.salesforce.com"],
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}(\.[a-z]{4,12})?\.my\.(salesforce\.com|salesforce\.mil|"
         r"sfcrmproducts\.cn)$",
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,7 +145,7 @@ def sources(request: Request, the: The) -> Response:
     ]
     return page(
         request, "sources", rows=sorted(rows, key=lambda row: row["source_name"]), problems=declared.problems, fault=fault,
-        daemon=bool(fault) or the.daemon_alive(), folder=settings.sources_folder(), now=datetime.now(UTC),
+        daemon=bool(fault) or the.daemon_alive(), folder=settings.sources_folder(),
     )  # fmt: skip
 
 
@@ -265,7 +266,8 @@ def _steps(the: Site, form: dict[str, str]) -> Iterator[str]:
         yield _step("failed", "done", "Mend what failed, then test again.") if failed else _step("ok", "done", "The connection works.")
     except PipelineError as error:
         yield _step("failed", "settings", redactor.redact(str(error)))
-    except Exception as error:  # noqa: BLE001 - the stream has begun: the page is told in its own form
+    except Exception as error:  # the stream has begun: the page is told in its own form
+        logging.getLogger("identity_pipeline.web").exception("a connection test failed unexpectedly")
         yield _step("failed", "unexpected", f"{type(error).__name__}: the server's log says where")
 
 
@@ -277,11 +279,7 @@ def _step(outcome: str, step: str, message: str) -> str:
 async def preview(request: Request, the: The) -> Response:
     """Twenty records of what the form holds: raw beside canonical, how full each field is, what could be the cursor."""
     form = await _filled(request)
-    return await _in_thread(_preview, request, the, form)
-
-
-async def _in_thread(function: Any, *arguments: Any) -> Response:
-    return await run_in_threadpool(function, *arguments)
+    return await run_in_threadpool(_preview, request, the, form)
 
 
 def _preview(request: Request, the: Site, form: dict[str, str]) -> Response:
@@ -322,7 +320,7 @@ def _may_be_cursor(name: str) -> bool:
 async def as_yaml(request: Request, the: The) -> Response:
     """The file as it would be written, and what changes in it."""
     form = await _filled(request)
-    return await _in_thread(_difference, request, the, form)
+    return await run_in_threadpool(_difference, request, the, form)
 
 
 def _difference(request: Request, the: Site, form: dict[str, str]) -> Response:
@@ -352,7 +350,7 @@ async def download(request: Request, the: The) -> Response:
 async def save(request: Request, the: The) -> Response:
     """Write the file, store what was typed as a secret, have Dagster load it."""
     form = await _filled(request)
-    return await _in_thread(_save, request, the, form)
+    return await run_in_threadpool(_save, request, the, form)
 
 
 def _save(request: Request, the: Site, form: dict[str, str]) -> Response:

@@ -140,6 +140,8 @@ class Harness:
     """Field that holds ``Contact.note``, as it is called in ``raw``."""
     wire: ClassVar[str] = "http"
     """``http``: start with :meth:`behind_faults`; ``tcp``: start with :meth:`behind_relay`."""
+    trailing: ClassVar[int] = 1_500
+    """Bytes before the end of all that comes over a ``tcp`` wire at which a cut is sure to lose something of the records."""
     traits: ClassVar[AbstractSet[str]] = frozenset()
     """Those of :data:`TRAITS` that this source type has."""
     lacking: ClassVar[Mapping[str, str]] = {}

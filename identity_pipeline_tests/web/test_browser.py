@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from identity_pipeline_tests.web.conftest import HUBSPOT_TOKEN, Served
 
 _SLOW = 60_000
 """Milliseconds: a connection test, a load, on a machine that runs other tests too."""
+expect.set_options(timeout=_SLOW)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,30 @@ def test_a_source_is_broken_by_its_settings_and_mended_by_what_the_page_says(ser
     expect(page.locator("article dl").first).to_contain_text("company")
     expect(page.locator("time").first).to_contain_text(re.compile(r"\d\d:\d\d"))
     fine(page)
+
+
+def test_a_table_of_a_database_is_read_by_clicks_only(served: Served, page: Page):
+    with psycopg.connect(served.url) as connection:
+        connection.execute("create table public.customers (id int primary key, email text, updated_at timestamptz)")
+        connection.execute("insert into public.customers select n, 'c' || n || '@nordwind-demo.com', now() from generate_series(1, 7) n")
+    page.goto("/sources/new-source/postgres_identity")
+    page.get_by_label("Name needed").fill("shop")
+    page.get_by_label("Connection string needed", exact=True).fill(urlsplit(served.url)._replace(query="sslmode=disable").geturl())
+    page.get_by_label("Table needed").fill("public.customers")
+    page.get_by_label("Cursor column").fill("updated_at")
+    page.get_by_label("Cursor type").select_option("timestamp")
+    page.get_by_role("button", name="Test connection").click()
+    expect(page.locator("#steps")).to_contain_text("The connection works")
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_url("**/sources/shop")
+    loaded(page, "shop", 7)
+    password = urlsplit(served.url).password or "no password"
+    for text in (
+        page.content(),
+        (served.folder / "project/sources/shop.yaml").read_text(),
+        (served.folder / "server.log").read_text("utf-8", "replace"),
+    ):
+        assert password not in text
 
 
 def test_what_is_in_quarantine_is_seen_and_discarded(served: Served, page: Page):
