@@ -51,7 +51,7 @@ def set_(name: str, kind: str | None, variable: str | None, file: Path | None) -
     if (kind or "").startswith(vault.OAUTH) or name.startswith("app."):
         raise ConfigurationError("OAuth apps are stored by `credentials set-app`, accounts by `credentials connect`")
     url = database_url()
-    vault.store(url, name, kind or ("key_file" if file else "api_key"), _secret(name, variable, file))
+    vault.store(url, name, kind or ("key_file" if file else vault.API_KEY), _secret(name, variable, file))
     output.say(f"stored {name}: write {{credential: {name}}} where a source takes a secret")
 
 

@@ -7,9 +7,8 @@ import click
 
 from identity_pipeline.cli import output
 from identity_pipeline.cli.connection import declarations
-from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.embedded.location import database_url
-from identity_pipeline.loading import replay as replaying
+from identity_pipeline.operations.replay import replayed
 from identity_pipeline.store import quarantine as store
 
 COLUMNS = ("source_name", "load_id", "replayed", "still_open", "older")
@@ -42,11 +41,7 @@ def replay(ids: tuple[int, ...], name: str | None, *, as_json: bool) -> None:
     if name and not store.listing(url, name, status="open", limit=1):
         output.say(f"{name}: nothing in quarantine is open")
         return
-    done = []
-    for each, source in sources.items():
-        # Nothing is read from the source: its secrets need not be there.
-        connector = source.connect(Redactor(), lambda: url, secrets=False)
-        done.append(asdict(replaying.replay(source.load_spec(connector), url, ids=wanted[each], log=output.say)))
+    done = [asdict(replayed(source, url, wanted[each], output.say)) for each, source in sources.items()]
     output.show(done, COLUMNS, as_json=as_json)
     if any(row["still_open"] for row in done):
         output.say("what is still open: identity-pipeline quarantine list")

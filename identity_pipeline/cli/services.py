@@ -19,8 +19,6 @@ from identity_pipeline.embedded.location import database_url
 from identity_pipeline.store.migrate import migrate
 
 _DAEMON_START_SECONDS = 90.0
-_DEAD_AFTER_SECONDS = 75.0
-"""Dagster's daemon gives a sign of life every 30 seconds: two in a row may be late."""
 _LOOK_EVERY = 5.0
 
 
@@ -52,9 +50,10 @@ def daemon_alive() -> bool:
     """True if a daemon that starts queued runs gave a sign of life not long ago."""
     import dagster as dg  # noqa: PLC0415 - half a second, for the commands that launch
 
+    from identity_pipeline.orchestration import health  # noqa: PLC0415
+
     with dg.DagsterInstance.get() as instance:
-        heartbeat = instance.get_daemon_heartbeats().get("QUEUED_RUN_COORDINATOR")
-    return heartbeat is not None and time.time() - heartbeat.timestamp < _DEAD_AFTER_SECONDS
+        return health.daemon_alive(instance)
 
 
 def forget_daemon() -> None:

@@ -134,7 +134,7 @@ def _lines(cls: type[Connector], source_type: str, name: str, config: Config) ->
         "    # A full read also finds what was deleted in the source:",
         '    # full_refresh_schedule: "0 3 * * 0"',
     )
-    if cls.group == "files" and hasattr(cls, "list_objects"):
+    if cls.lists_files:
         yield from ("    # Load when a file arrives:", "    # sensor: true")
     yield from (
         "    # Canonical field: source field, over the connector's own map:",

@@ -159,6 +159,9 @@ class Connector(dg.ConfigurableResource):
     reads_snapshot: ClassVar[bool] = False
     """True if a read shows each record as it is now: a later one is newer, whatever its cursor."""
 
+    lists_files: ClassVar[bool] = False
+    """True if it reads files that a store lists, so that a sensor sees them arrive."""
+
     def read(self, window: Window) -> Iterator[Batch]:
         """Yield batches of the records that ``window`` asks for, as frames or Arrow tables.
 
@@ -384,6 +387,8 @@ class FileConnector(Connector):
 
 class StorageConnector(FileConnector):
     """CSV files of a store that lists them. A subclass says :meth:`store`."""
+
+    lists_files: ClassVar[bool] = True
 
     prefix: str = setting(
         "What the names of the files begin with, such as exports/crm/.", default=""

@@ -25,6 +25,8 @@ from identity_pipeline.credentials import keyring
 from identity_pipeline.credentials.keyring import Key
 from identity_pipeline.store.database import connect
 
+API_KEY = "api_key"
+"""The kind of a secret of which nobody says another."""
 OK, NEEDS_RECONNECT = "ok", "needs_reconnect"
 """How a credential stands: it may be used, or somebody has to connect it again first."""
 OAUTH = "oauth_"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from identity_pipeline.connectors import connector
-from identity_pipeline.connectors.base import Connector, CursorColumn, Secret, StorageConnector
+from identity_pipeline.connectors.base import Connector, CursorColumn, Secret
 from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import Cursor, CursorType
 from identity_pipeline.core.errors import ConfigurationError
@@ -199,7 +199,7 @@ class Source(BaseModel):
         _ = self.cursor_kind, self.field_map
         if self.sensor and self.connector.group != "files":
             raise ConfigurationError("sensor: only file sources have one: use schedule")
-        if self.sensor and not issubclass(self.connector, StorageConnector):
+        if self.sensor and not self.connector.lists_files:
             raise ConfigurationError(f"sensor: {self.source_type} reads one address and lists nothing: use schedule")
 
     def resource(self) -> Connector:

@@ -71,7 +71,7 @@ class Change:
     @property
     def seen(self) -> str:
         """A short text that is another one as soon as the file is."""
-        return hashlib.sha256((self.before or "").encode()).hexdigest()[:16] if self.before is not None else "new"
+        return "new" if self.before is None else _as_seen(self.before)
 
     @property
     def difference(self) -> list[str]:
@@ -79,16 +79,24 @@ class Change:
         lines = unified_diff((self.before or "").splitlines(), (self.after or "").splitlines(), lineterm="", n=3)
         return [line for line in lines if not line.startswith(("---", "+++"))]
 
-    def write(self, seen: str) -> None:
-        """Write the file, whole. ``seen`` is what its change was shown as.
+    def judge(self, seen: str) -> None:
+        """Refuse what must not be written. ``seen`` is what the file was when its change was begun.
 
         Raises:
-            ConfigurationError: the file is another one by now, or the folder cannot be written.
+            ConfigurationError: it is another one by now, or the new text would be none.
         """
         if seen != self.seen:
             raise ConfigurationError(f"{self.path.name} was changed meanwhile: look at the difference again, then save")
         if self.after is not None and (problems := declared.problems_in(self.path.name, self.after)):
             raise ConfigurationError(f"{problems[0]}: correct it first")
+
+    def write(self, seen: str) -> None:
+        """Write the file, whole, if :meth:`judge` lets it.
+
+        Raises:
+            ConfigurationError: it does not, or the folder cannot be written.
+        """
+        self.judge(seen)
         try:
             if self.after is None:
                 self.path.unlink()
@@ -132,11 +140,20 @@ def change(folder: Path, entry: Mapping[str, Any], was: str | None = None) -> Ch
     return Change(path, None, _dumped({"sources": [_ordered(entry)]}))
 
 
+def seen(folder: Path, name: str | None) -> str:
+    """:attr:`Change.seen` of the file in which ``name`` stands now, for who begins to change it; None: of a file that is to be made."""
+    return "new" if name is None else _as_seen(_read(folder / _file_of(declared.load(folder), name)))
+
+
 def removal(folder: Path, name: str) -> Change:
     """What taking a source out of its file does; a file that held nothing else goes."""
     path = folder / _file_of(declared.load(folder), name)
     text = _read(path)
     return Change(path, text, _edited(text, name, None))
+
+
+def _as_seen(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _file_of(known: declared.Declarations, name: str) -> str:

@@ -1,5 +1,6 @@
 """Runs whose process died without Dagster noticing: they would hold their source's pool for ever."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -12,6 +13,16 @@ GRACE = timedelta(seconds=45)
 
 Between two ops the lease beats on.
 """
+
+
+_SIGN_OF_LIFE_SECONDS = 75.0
+"""Dagster's daemon gives a sign of life every 30 seconds: two in a row may be late."""
+
+
+def daemon_alive(instance: dg.DagsterInstance) -> bool:
+    """True if a daemon that starts queued runs gave a sign of life not long ago."""
+    heartbeat = instance.get_daemon_heartbeats().get("QUEUED_RUN_COORDINATOR")
+    return heartbeat is not None and time.time() - heartbeat.timestamp < _SIGN_OF_LIFE_SECONDS
 
 
 def close_dead_runs(instance: dg.DagsterInstance, now: datetime | None = None) -> list[str]:

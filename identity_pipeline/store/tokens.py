@@ -16,7 +16,8 @@ PREFIX = "idp_"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
-def _digest(token: str) -> bytes:
+def digest(token: str) -> bytes:
+    """What is kept of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -35,7 +36,7 @@ def create(url: str, name: str, role: Role, days: int) -> str:
             insert into identity.tokens (name, digest, role, expires_at) values (%s, %s, %s, statement_timestamp() + %s)
             on conflict (name) do nothing
             """,
-            (name, _digest(token), role, timedelta(days=days)),
+            (name, digest(token), role, timedelta(days=days)),
         )
     if made.rowcount == 0:
         raise ConfigurationError(f"there is a token {name!r} already: revoke it, or choose another name")
@@ -50,8 +51,15 @@ def holder(url: str, token: str) -> tuple[str, Role, datetime] | None:
             update identity.tokens set last_used_at = statement_timestamp()
             where digest = %s and expires_at > statement_timestamp() returning name, role, expires_at
             """,
-            (_digest(token),),
+            (digest(token),),
         ).fetchone()
+
+
+def is_good(url: str, digest: bytes) -> bool:
+    """True if the token that has this digest was not revoked, and has not expired."""
+    with connect(url, doing="look an API token up") as connection:
+        query = "select 1 from identity.tokens where digest = %s and expires_at > statement_timestamp()"
+        return connection.execute(query, (digest,)).fetchone() is not None
 
 
 def revoke(url: str, name: str) -> bool:

@@ -26,11 +26,15 @@ MODES = ("token", "oidc", "none")
 
 @dataclass(frozen=True)
 class Person:
-    """Who asks, and what they may: a viewer looks, an operator changes. ``by_session``: a browser sent it by itself."""
+    """Who asks, and what they may: a viewer looks, an operator changes.
+
+    ``by_session``: a browser sent it by itself. ``digest``: of the API token by which they signed in.
+    """
 
     name: str
     role: Role
     by_session: bool = False
+    digest: str = ""
 
     @property
     def may_change(self) -> bool:
@@ -102,11 +106,15 @@ class Access:
         if not token.startswith(tokens.PREFIX):
             return None
         found = tokens.holder(self.url(), token)
-        return Person(found[0], found[1]) if found else None
+        return Person(found[0], found[1], digest=tokens.digest(token).hex()) if found else None
+
+    def still_good(self, person: Person) -> bool:
+        """True if the token is still good by which they signed in."""
+        return tokens.is_good(self.url(), bytes.fromhex(person.digest))
 
     def session(self, person: Person) -> str:
         """The value of the cookie that says who a browser's person is: signed, good for twelve hours."""
-        body = json.dumps([person.name, person.role, int(self.clock()) + SESSION_SECONDS]).encode()
+        body = json.dumps([person.name, person.role, person.digest, int(self.clock()) + SESSION_SECONDS]).encode()
         return f"{_text(body)}.{_text(self._sign(body))}"
 
     def by_session(self, cookie: str) -> Person | None:
@@ -114,9 +122,9 @@ class Access:
         with suppress(ValueError, TypeError, KeyError):
             body, signature = map(_bytes, cookie.split(".", 1))
             if hmac.compare_digest(signature, self._sign(body)):
-                name, role, until = json.loads(body)
+                name, role, digest, until = json.loads(body)
                 if until > self.clock():
-                    return Person(name, role, by_session=True)
+                    return Person(name, role, by_session=True, digest=digest)
         return None
 
     def _sign(self, body: bytes) -> bytes:

@@ -11,13 +11,13 @@ from starlette.exceptions import HTTPException
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, PipelineError
-from identity_pipeline.core.redaction import Redactor
+from identity_pipeline.credentials import vault
 from identity_pipeline.declarations.opened import opened
 from identity_pipeline.declarations.source import Source
 from identity_pipeline.loading import preview as previewing
-from identity_pipeline.loading import replay as replaying
 from identity_pipeline.operations import drafts, overview
 from identity_pipeline.operations.drafts import Draft
+from identity_pipeline.operations.replay import replayed
 from identity_pipeline.store import listing, quarantine, records
 from identity_pipeline.web import forms
 from identity_pipeline.web.site import Site, status_of
@@ -66,7 +66,7 @@ class Kept(_Body):
     """A secret to be stored."""
 
     secret: str = Field(min_length=1, max_length=65_536)
-    kind: str = Field(default="token", pattern=r"^[a-z][a-z0-9_ -]{0,39}$")
+    kind: str = Field(default=vault.API_KEY, pattern=r"^[a-z][a-z0-9_ -]{0,39}$")
 
 
 class NotFound(ConfigurationError):
@@ -225,24 +225,18 @@ def discard(body: Ids, the: The) -> dict[str, int]:
 @router.post("/sources/{name}/quarantine/replay")
 def replay(name: Name, the: The, body: Ids | None = None) -> dict[str, Any]:
     """Merge records again with the present mapping: those that are named, else all open ones."""
-    source, url = _declared(the, name), the.url()
-    connector = source.connect(Redactor(), the.url, secrets=False)
-    return vars(replaying.replay(source.load_spec(connector), url, ids=body.ids if body else None))
+    return vars(replayed(_declared(the, name), the.url(), body.ids if body else None))
 
 
 @router.get("/credentials")
 def credentials(the: The) -> list[dict[str, Any]]:
     """Stored credentials, never a secret."""
-    from identity_pipeline.credentials import vault  # noqa: PLC0415 - the crypto library
-
     return vault.listing(the.url())
 
 
 @router.put("/credentials/{name}", status_code=204)
 def put_credential(name: str, body: Kept, the: The) -> None:
     """Store a secret, over the one of that name."""
-    from identity_pipeline.credentials import vault  # noqa: PLC0415
-
     vault.store(the.url(), name, body.kind, body.secret)
 
 
@@ -258,8 +252,6 @@ def test_credential(name: str, the: The) -> list[dict[str, str]]:
 @router.delete("/credentials/{name}", status_code=204)
 def delete_credential(name: str, the: The) -> None:
     """Delete a credential that no source names."""
-    from identity_pipeline.credentials import vault  # noqa: PLC0415
-
     if not vault.delete(the.url(), name, the.declarations().naming(name)):
         raise NotFound(f"there is no credential {name[:100]!r}")
 

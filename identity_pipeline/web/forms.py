@@ -79,7 +79,7 @@ def groups(source_type: str, entry: Mapping[str, Any], fault: str = "") -> list[
 def _offered(name: str, source_type: str) -> bool:
     cls = connector(source_type)
     if name == "sensor":
-        return cls.group == "files" and hasattr(cls, "list_objects")
+        return cls.lists_files
     return not (name.startswith("cursor_") and not cls.cursor_columns)
 
 

@@ -7,7 +7,7 @@ change comes from, whether this person may change anything.
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -35,6 +35,7 @@ _POLICY = (
     "base-uri 'none'; frame-ancestors 'none'"
 )
 _OTHER_NAME = "this server does not go by that name: open it under its own address, or set IDENTITY_PUBLIC_URL"
+_ANYBODY = Person("anyone", "operator", by_session=True)
 _audit = logging.getLogger("identity_pipeline.audit")
 
 
@@ -46,8 +47,6 @@ class Guard:
     access: Access
     hosts: frozenset[str]
     secure: bool = False
-    oidc: bool = False
-    _none: Person = field(default=Person("anyone", "operator", by_session=True), repr=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let it through, or answer why not."""
@@ -86,19 +85,19 @@ class Guard:
         return None
 
     async def _person(self, headers: dict[str, str]) -> Person | str | None:
+        """Who asks, None for nobody; a text says why that cannot be told now."""
         if self.access.way == "none":
-            return self._none
+            return _ANYBODY
         kind, _, token = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and token:
-            try:
-                return await run_in_threadpool(self.access.by_token, token.strip())
-            except PipelineError as error:
-                return str(error)
         try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return None
-        return self.access.by_session(cookie.value) if cookie else None
+            if kind.lower() == "bearer" and token:
+                return await run_in_threadpool(self.access.by_token, token.strip())
+            person = self.access.by_session(_session(headers))
+            if person and person.digest and not await run_in_threadpool(self.access.still_good, person):
+                return None
+        except PipelineError as error:
+            return str(error)
+        return person
 
     def _from_here(self, headers: dict[str, str]) -> bool:
         """True if a browser says that one of our own pages asks. One that says nothing is not believed."""
@@ -139,6 +138,15 @@ class Guard:
             await send(message)
 
         return sending
+
+
+def _session(headers: dict[str, str]) -> str:
+    """The cookie of a session, empty if there is none."""
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return cookie.value if cookie else ""
 
 
 def _announced(headers: dict[str, str]) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 import html
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,11 +20,12 @@ from identity_pipeline.core.balance import COUNTS
 from identity_pipeline.core.errors import ConfigurationError, PipelineError
 from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.secret import Credential, Reference
+from identity_pipeline.credentials import vault
 from identity_pipeline.declarations.opened import opened
 from identity_pipeline.loading import preview as previewing
-from identity_pipeline.loading import replay as replaying
 from identity_pipeline.operations import drafts, overview
-from identity_pipeline.operations.drafts import Draft
+from identity_pipeline.operations.drafts import Change, Draft
+from identity_pipeline.operations.replay import replayed
 from identity_pipeline.store import listing, quarantine, records
 from identity_pipeline.web import forms
 from identity_pipeline.web.access import SESSION_SECONDS, Person
@@ -67,8 +68,7 @@ _ENVIRONMENT = _templates()
 
 def page(request: Request, template: str, /, *, status: int = 200, **values: Any) -> HTMLResponse:
     """One page, for the person who asks."""
-    person: Person | None = request.state.person if hasattr(request.state, "person") else None
-    text = _ENVIRONMENT.get_template(f"{template}.html").render(person=person, path=request.url.path, **values)
+    text = _ENVIRONMENT.get_template(f"{template}.html").render(person=request.state.person, path=request.url.path, **values)
     return HTMLResponse(text, status)
 
 
@@ -88,9 +88,7 @@ def login(request: Request, the: The, once: str = "", next: str = "/sources") ->
         person = the.access.by_link(once)
         if person:
             return _signed_in(request, the, person, "/sources")
-    return page(
-        request, "login", next=_inside(next), failed="That link was used already, or is too old." if once else "", way=the.access.way
-    )
+    return page(request, "login", next=_inside(next), failed="That link was used already, or is too old." if once else "")
 
 
 @router.post("/login")
@@ -98,7 +96,7 @@ def sign_in(request: Request, the: The, token: Annotated[str, Form()] = "", next
     """Sign in with a token."""
     person = the.access.by_token(token.strip()) if token.strip() else None
     if person is None:
-        return page(request, "login", status=401, next=_inside(next), failed="No such token, or it has expired.", way=the.access.way)
+        return page(request, "login", status=401, next=_inside(next), failed="No such token, or it has expired.")
     return _signed_in(request, the, person, _inside(next))
 
 
@@ -151,8 +149,6 @@ def sources(request: Request, the: The) -> Response:
 
 def _dead_grants(the: Site) -> set[str]:
     """Names of the credentials that somebody has to connect again."""
-    from identity_pipeline.credentials import vault  # noqa: PLC0415 - the crypto library
-
     return {row["name"] for row in vault.listing(the.url()) if row["status"] == "needs_reconnect"}
 
 
@@ -209,11 +205,19 @@ def _form(
     about = overview.source_type(source_type)
     shown = forms.groups(source_type, entry, fault)
     placed = any(field.error for group in shown for field in group.fields)
-    return page(
-        request, "form", status=status, about=about, groups=shown, was=was, fault="" if placed else fault, stored=_stored(the),
-        cursors=about["cursor_columns"], writable=drafts.writable(settings.sources_folder()),
-        granted=_granted(source_type),
-    )  # fmt: skip
+    folder = settings.sources_folder()
+    values = {
+        "about": about,
+        "groups": shown,
+        "was": was,
+        "seen": drafts.seen(folder, was),
+        "fault": "" if placed else fault,
+        "stored": _stored(the),
+        "cursors": about["cursor_columns"],
+        "writable": drafts.writable(folder),
+        "granted": _granted(source_type),
+    }
+    return page(request, "form", status=status, **values)
 
 
 def _granted(source_type: str) -> bool:
@@ -224,8 +228,6 @@ def _granted(source_type: str) -> bool:
 
 
 def _stored(the: Site) -> list[str]:
-    from identity_pipeline.credentials import vault  # noqa: PLC0415 - the crypto library
-
     try:
         return [row["name"] for row in vault.listing(the.url())]
     except PipelineError:
@@ -325,22 +327,28 @@ async def as_yaml(request: Request, the: The) -> Response:
 
 def _difference(request: Request, the: Site, form: dict[str, str]) -> Response:
     try:
-        draft, was = _draft(the, form)
-        draft.source()
-        change = drafts.change(settings.sources_folder(), draft.entry, was)
+        draft, change = _change(the, form)
     except ConfigurationError as error:
         return page(request, "fault", message=str(error))
     stored = [draft.entry["config"][setting]["credential"] for setting in draft.typed]
     return page(request, "difference", change=change, stored=stored, writable=drafts.writable(settings.sources_folder()))
 
 
+def _change(the: Site, form: dict[str, str]) -> tuple[Draft, Change]:
+    """What the form asks for, and what that does to its file.
+
+    Raises:
+        ConfigurationError: ``field: what is wrong with it``.
+    """
+    draft, was = _draft(the, form)
+    draft.source()
+    return draft, drafts.change(settings.sources_folder(), draft.entry, was)
+
+
 @router.post("/sources/draft-download")
 async def download(request: Request, the: The) -> Response:
     """The file as it would be written, to be put where the sources folder comes from."""
-    form = await _filled(request)
-    draft, was = _draft(the, form)
-    draft.source()
-    change = drafts.change(settings.sources_folder(), draft.entry, was)
+    _, change = _change(the, await _filled(request))
     return Response(
         change.after or "", media_type="application/yaml", headers={"Content-Disposition": f'attachment; filename="{change.path.name}"'}
     )
@@ -355,20 +363,27 @@ async def save(request: Request, the: The) -> Response:
 
 def _save(request: Request, the: Site, form: dict[str, str]) -> Response:
     try:
-        draft, was = _draft(the, form)
-        draft.source()
-        change = drafts.change(settings.sources_folder(), draft.entry, was)
-        the.save(change, form.get("seen") or change.seen, draft)
+        draft, change = _change(the, form)
+        the.save(change, form.get("seen", ""), draft)
     except ConfigurationError as error:
-        source_type, was = form.get("source_type", ""), form.get("was") or None
-        if source_type not in connectors.modules():
-            raise
-        try:
-            entry = forms.draft(source_type, form).entry
-        except ConfigurationError:
-            entry = _starting(source_type) | {"name": form.get("name", "")}
-        return _form(request, the, source_type, entry, was=was, fault=str(error), status=422)
+        return _form(
+            request, the, form.get("source_type", ""), _as_filled(the, form), was=form.get("was") or None, fault=str(error), status=422
+        )
     return RedirectResponse(f"/sources/{draft.entry['name']}", 303)
+
+
+def _as_filled(the: Site, form: dict[str, str]) -> dict[str, Any]:
+    """What a form that was refused shows. A secret that was typed is not in it: it is typed again."""
+    source_type = form.get("source_type", "")
+    begun = _starting(source_type) | {"name": form.get("name", "")}
+    try:
+        draft, was = _draft(the, form)
+    except ConfigurationError:
+        return begun
+    known = the.declarations().sources
+    before = forms.entry_of(known[was]).get("config", {}) if was in known else {}
+    config = {name: value for name, value in draft.entry.get("config", {}).items() if name not in draft.typed}
+    return draft.entry | {"config": config | {name: before[name] for name in draft.typed if name in before}}
 
 
 @router.post("/sources/{name}/delete")
@@ -451,8 +466,8 @@ def events(the: The, name: str, run_id: str) -> Response:
     """What the run says, as server-sent events."""
     the.outcome(name, run_id)
 
-    def stream() -> Iterator[str]:
-        for kind, text in the.followed(name, run_id):
+    async def stream() -> AsyncIterator[str]:
+        async for kind, text in the.followed(name, run_id):
             data = " ".join(text.split())
             yield f"event: {kind}\ndata: {data}\n\n"
 
@@ -476,8 +491,7 @@ def settle(the: The, name: str, what: Annotated[str, Form()], ids: Annotated[lis
     if what == "discard":
         quarantine.discard(url, chosen)
     elif chosen:
-        source = the.declarations().source(name)
-        replaying.replay(source.load_spec(source.connect(Redactor(), the.url, secrets=False)), url, ids=chosen)
+        replayed(the.declarations().source(name), url, chosen)
     return RedirectResponse(f"/sources/{name}#quarantine", 303)
 
 
@@ -487,7 +501,7 @@ def settle(the: The, name: str, what: Annotated[str, Form()], ids: Annotated[lis
 @router.get("/credentials")
 def credentials(request: Request, the: The, done: str = "", source_type: str = "", name: str = "") -> Response:
     """What is stored, how it stands, by which sources it is named; forms to store a secret and to connect an account."""
-    from identity_pipeline.credentials import grant, vault  # noqa: PLC0415 - the crypto library
+    from identity_pipeline.credentials import grant  # noqa: PLC0415 - the HTTP client
 
     rows, declared = vault.listing(the.url()), the.declarations()
     apps = {row["vendor"] for row in rows if row["kind"] == "oauth_app"}
@@ -507,12 +521,10 @@ def credentials(request: Request, the: The, done: str = "", source_type: str = "
 
 @router.post("/credentials")
 def put_credential(
-    the: The, name: Annotated[str, Form()], secret: Annotated[str, Form()], kind: Annotated[str, Form()] = "token"
+    the: The, name: Annotated[str, Form()], secret: Annotated[str, Form()], kind: Annotated[str, Form()] = vault.API_KEY
 ) -> Response:
     """Store a secret."""
-    from identity_pipeline.credentials import vault  # noqa: PLC0415
-
-    vault.store(the.url(), name.strip(), kind.strip() or "token", secret)
+    vault.store(the.url(), name.strip(), kind.strip() or vault.API_KEY, secret)
     return RedirectResponse(f"/credentials?done={quote(name.strip() + ' is stored.')}", 303)
 
 
@@ -586,7 +598,5 @@ def test_credential(the: The, name: str) -> Response:
 @router.post("/credentials/{name}/delete")
 def delete_credential(the: The, name: str) -> Response:
     """Delete a credential that nothing names."""
-    from identity_pipeline.credentials import vault  # noqa: PLC0415
-
     vault.delete(the.url(), name, the.declarations().naming(name))
     return RedirectResponse(f"/credentials?done={quote(name + ' is deleted.')}", 303)

@@ -1,21 +1,24 @@
 """What the pages and the API stand on: the workspace of Dagster, the identity database, the sources folder."""
 
+import asyncio
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from starlette.concurrency import run_in_threadpool
+
 from identity_pipeline.core import settings
-from identity_pipeline.core.errors import ConfigurationError, PipelineError, TryLater
+from identity_pipeline.core.errors import AlreadyRunning, ConfigurationError, PipelineError, TryLater
+from identity_pipeline.credentials import vault
 from identity_pipeline.declarations import folder
 from identity_pipeline.declarations.folder import Declarations
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline.operations.drafts import Change, Draft
+from identity_pipeline.orchestration import health
 from identity_pipeline.orchestration.follow import Followed
 from identity_pipeline.orchestration.launch import launch_in
-from identity_pipeline.store import lease
 from identity_pipeline.web.access import Access
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY = 0.5
 _RELOAD_SECONDS = 60.0
-_DAEMON_DEAD_AFTER = 75.0
 
 
 class Reloading:
@@ -89,19 +91,17 @@ class Site:
         return folder.load(path) if path.is_dir() else Declarations({}, [])
 
     def save(self, change: Change, seen: str, draft: Draft | None = None) -> None:
-        """Store the secrets that were typed, write the file, have Dagster load it."""
+        """Store the secrets that were typed, write the file, have Dagster load it; nothing of it where the file is another one by now."""
+        change.judge(seen)
         if draft:
-            from identity_pipeline.credentials import vault  # noqa: PLC0415 - the crypto library, where a secret is stored
-
             for setting, secret in draft.typed.items():
-                vault.store(self.url(), draft.entry["config"][setting]["credential"], "token", secret)
+                vault.store(self.url(), draft.entry["config"][setting]["credential"], vault.API_KEY, secret)
         change.write(seen)
         self.reloading.ask()
 
     def daemon_alive(self) -> bool:
-        """True if a daemon that starts queued runs gave a sign of life not long ago."""
-        heartbeat = self.instance.get_daemon_heartbeats().get("QUEUED_RUN_COORDINATOR")
-        return heartbeat is not None and time.time() - heartbeat.timestamp < _DAEMON_DEAD_AFTER
+        """True if queued runs are started."""
+        return health.daemon_alive(self.instance)
 
     def start(self, name: str, choices: Mapping[str, Any]) -> str:
         """Enqueue a load; its run id.
@@ -122,18 +122,17 @@ class Site:
                 raise TryLater(f"{name} is declared, and Dagster has not loaded it yet: try again in a few seconds")
             return launch_in(context, [name], choices)[name]
 
-    def followed(self, name: str, run_id: str) -> Iterator[tuple[str, str]]:
-        """A run as it goes: (``message``, text) as they come, (``end``, status) at last; (``beat``, "") while nothing is new."""
+    async def followed(self, name: str, run_id: str) -> AsyncIterator[tuple[str, str]]:
+        """A run as it goes: (``message``, text) as they come, (``beat``, status) while nothing is new, (``end``, status) at last."""
         one, said = Followed(name, run_id), list[str]()
         while not one.done:
-            one.update(self.instance, lambda _, message: said.append(message))
+            await run_in_threadpool(one.update, self.instance, lambda _, message: said.append(message))
             for message in said:
                 yield "message", message
             if not said:
                 yield "beat", one.status
             said.clear()
-            if not one.done:
-                time.sleep(_LOOK_EVERY)
+            await asyncio.sleep(0 if one.done else _LOOK_EVERY)
         yield "end", one.status
 
     def outcome(self, name: str, run_id: str) -> Followed:
@@ -163,6 +162,6 @@ def _has_asset(context: Any, name: str) -> bool:
 
 def status_of(error: PipelineError) -> int:
     """The HTTP status that says who must act."""
-    if isinstance(error, lease.AlreadyRunning):
+    if isinstance(error, AlreadyRunning):
         return 409
     return 503 if error.exit_status == 3 else 422

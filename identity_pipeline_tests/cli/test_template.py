@@ -40,6 +40,12 @@ def test_the_lines_that_are_commented_out_are_yaml_too(sources: Path, source_typ
         assert isinstance(yaml.safe_load(line), dict), line
 
 
+def test_a_sensor_is_offered_where_a_store_lists_its_files(sources: Path):
+    for source_type, offered in (("s3_csv", True), ("csv_url", False), ("hubspot_contacts", False)):
+        run("sources", "new", source_type, f"my_{source_type}")
+        assert ("# sensor: true" in (sources / f"my_{source_type}.yaml").read_text()) == offered, source_type
+
+
 def test_it_says_what_to_do_next(sources: Path):
     done = run("sources", "new", "postgres_identity", "crm_eu")
     assert done.stdout.strip() == str(sources / "crm_eu.yaml")

@@ -1,6 +1,8 @@
 """The API, asked as programs ask it: the real server with its daemon."""
 
+import re
 import threading
+from html.parser import HTMLParser
 
 import httpx
 import hypothesis
@@ -124,6 +126,66 @@ def test_a_file_that_was_changed_by_hand_meanwhile_is_not_overwritten(served: Se
     (row,) = [row for row in client.get(f"{API}/sources").json() if row["source_name"] == "edited"]
     assert (row["declared"], "edited.yaml:1" in row["error"] or "edited.yaml:2" in row["error"]) == ("broken", True)
     client.delete(f"{API}/sources/edited").raise_for_status()
+
+
+class _Form(HTMLParser):
+    """The fields that a browser would send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields: dict[str, str] = {}
+        self._open = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take in one tag."""
+        given = dict(attrs)
+        if tag in {"select", "textarea"}:
+            self._open = given.get("name") or ""
+        elif tag == "option" and "selected" in given and self._open:
+            self.fields[self._open] = given.get("value") or ""
+        elif tag == "input" and given.get("name") and (given.get("type") not in {"checkbox", "radio"} or "checked" in given):
+            self.fields[given["name"]] = given.get("value") or ""
+
+
+def form(client: httpx.Client, path: str, **changed: str) -> dict[str, str]:
+    """The fields of a form as a browser sends them, some changed."""
+    parser = _Form()
+    parser.feed(client.get(path, headers={"Accept": "text/html"}).raise_for_status().text)
+    return parser.fields | changed
+
+
+def test_who_saves_a_form_that_somebody_overtook_is_told_and_nothing_of_it_is_kept(served: Served, client: httpx.Client):
+    client.put(f"{API}/credentials/overtaken_access_token", json={"secret": "pat-first"}).raise_for_status()
+    declared = {"source_type": "hubspot_contacts", "config": {"access_token": {"credential": "overtaken_access_token"}}}
+    client.put(f"{API}/sources/overtaken", json=declared).raise_for_status()
+    mine = form(client, "/sources/overtaken/edit", name="overtaken", **{"config.access_token": "pat-mine"})
+    client.put(f"{API}/sources/overtaken", json=declared | {"schedule": "@daily"}).raise_for_status()
+    before = client.get(f"{API}/credentials").json()
+    refused = client.post("/sources/draft-save", data=mine)
+    assert (refused.status_code, "pat-mine" in refused.text) == (422, False)
+    assert re.findall(r"role=.alert.>([^<]*)", refused.text) == [
+        "overtaken.yaml was changed meanwhile: look at the difference again, then save"
+    ]
+    assert client.get(f"{API}/sources/overtaken").json()["declaration"]["schedule"] == "@daily"
+    assert [row["version"] for row in client.get(f"{API}/credentials").json()] == [row["version"] for row in before]
+    again = form(client, "/sources/overtaken/edit", name="overtaken", **{"config.access_token": "pat-mine", "schedule": "@daily"})
+    assert client.post("/sources/draft-save", data=again).status_code == 303
+    client.delete(f"{API}/sources/overtaken").raise_for_status()
+
+
+def test_a_secret_of_a_form_that_was_refused_is_typed_again_and_named_nowhere(served: Served, client: httpx.Client):
+    filled = form(client, "/sources/new-source/hubspot_contacts", name="Wrong Name", **{"config.access_token": "pat-typed"})
+    refused = client.post("/sources/draft-save", data=filled)
+    assert (refused.status_code, "use lower-case letters" in refused.text) == (422, True)
+    assert 'value="Wrong Name"' in refused.text
+    assert "pat-typed" not in refused.text
+    assert "Wrong Name_access_token" not in refused.text, "nothing is stored under that name"
+
+
+def test_a_sensor_is_offered_where_a_store_lists_its_files(served: Served, client: httpx.Client):
+    for source_type, offered in (("s3_csv", True), ("sftp_csv", True), ("csv_url", False), ("hubspot_contacts", False)):
+        text = client.get(f"/sources/new-source/{source_type}", headers={"Accept": "text/html"}).text
+        assert ('name="sensor"' in text) == offered, source_type
 
 
 def test_a_viewer_changes_nothing_not_even_through_dagsters_graphql(served: Served):

@@ -82,6 +82,15 @@ def test_a_session_ends_after_its_time_and_a_forged_one_is_none(door: Door):
     assert door.access.by_session(cookie) is None
 
 
+def test_a_session_ends_with_the_token_that_it_was_begun_with(door: Door, database_url: str):
+    token = tokens.create(database_url, "ada", "viewer", 1)
+    cookie = f"{COOKIE}={door.access.session(door.access.by_token(token))}"
+    assert door.ask("/sources", Cookie=cookie).text == "ada"
+    tokens.revoke(database_url, "ada")
+    tokens.create(database_url, "ada", "operator", 1)  # another one, of the same name
+    assert door.ask("/sources", Cookie=cookie).status_code == 401
+
+
 def test_a_link_opens_once_and_within_an_hour(door: Door):
     word = door.access.link()
     assert door.access.by_link(word).may_change
