@@ -39,6 +39,7 @@ dev: .venv/.run
 	@.venv/bin/python -m identity_pipeline.demo dev
 
 test: .venv/.dev
+	@.venv/bin/python -m identity_pipeline_tests.node
 	@.venv/bin/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -q
 
 lint: .venv/.dev
