@@ -161,6 +161,8 @@ class Connector(dg.ConfigurableResource):
 
     lists_files: ClassVar[bool] = False
     """True if it reads files that a store lists, so that a sensor sees them arrive."""
+    id_setting: ClassVar[str] = ""
+    """The setting that names the field of a record's id, where there is one."""
 
     def read(self, window: Window) -> Iterator[Batch]:
         """Yield batches of the records that ``window`` asks for, as frames or Arrow tables.
@@ -439,9 +441,16 @@ class SqlConnector(Connector):
     field_map: ClassVar[FieldMap] = names.COLUMNS
     reads_whole: ClassVar[bool] = True
     reads_snapshot: ClassVar[bool] = True
+    id_setting: ClassVar[str] = "id_column"
     table: str
+    id_column: str = setting(
+        "Column of each person's id, spelled as in the database. Empty: the first customary one.",
+        default="",
+        max_length=300,
+    )
     columns: list[str] = setting(
-        "Only these columns, spelled as in the database. Empty: all.", default=[]
+        "Only these columns, spelled as in the database, with id_column and cursor. Empty: all.",
+        default=[],
     )
     cursor_timezone: str = setting(
         "Time zone of timestamps that have none, such as Europe/Berlin.", default="UTC"
@@ -464,4 +473,5 @@ class SqlConnector(Connector):
         return Reading(check_timezone(self.cursor_timezone))
 
     def _table(self) -> SqlTable:
-        return SqlTable(self.engine(), self.table, tuple(self.columns), self.cursor_timezone)
+        columns = tuple(self.columns)
+        return SqlTable(self.engine(), self.table, columns, self.cursor_timezone, self.id_column)

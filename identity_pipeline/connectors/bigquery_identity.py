@@ -2,9 +2,9 @@
 
 Left out: SQL of one's own (a view holds it), wildcard tables and keys of several columns (name a
 view that makes one of them). ``external_id`` is the first of ``id``, ``external_id``,
-``contact_id``, ``customer_id``, ``record_id``, ``uuid``, ``guid`` that the table has; a key of
-another name goes under ``mapping: {external_id: …}``. Deleted rows show as ``deleted_at`` or
-``is_deleted``, or are found by a full refresh.
+``contact_id``, ``customer_id``, ``record_id``, ``uuid``, ``guid`` that the table has; another
+column is named by ``id_column``. Deleted rows show as ``deleted_at`` or ``is_deleted``, or are
+found by a full refresh.
 
 The cursor's traps:
 

@@ -2,9 +2,8 @@
 
 Left out: SQL of one's own (a view holds it) and keys of several columns (name a view that makes one
 of them). ``external_id`` is the first of ``ID``, ``EXTERNAL_ID``, ``CONTACT_ID``, ``CUSTOMER_ID``,
-``RECORD_ID``, ``UUID``, ``GUID`` that the table has; a key of another name goes under
-``mapping: {external_id: …}``. Deleted rows show as ``DELETED_AT`` or ``IS_DELETED``, or are found
-by a full refresh.
+``RECORD_ID``, ``UUID``, ``GUID`` that the table has; another column is named by ``id_column``.
+Deleted rows show as ``DELETED_AT`` or ``IS_DELETED``, or are found by a full refresh.
 
 The cursor's traps:
 

@@ -23,20 +23,20 @@ BoundForm = Literal["iso", "iso_s", "s", "ms"]
 class ReadContext:
     """What one read reports. Readers add to it; the ledger and the metadata show it.
 
-    ``source_clock`` is the source's own clock at the start of the read (a ``Date`` header,
-    ``now()`` of a database). ``source_time`` is the same, or earlier where what is older than now may
-    still appear (an open transaction, a day that is not over): the mark is never advanced past it.
-    ``files`` holds what was read of each file, by its name; ``files_unchanged`` counts those that were
-    left out because nothing has changed in them. ``sweeps`` says whether what this read did not see is
-    gone: None leaves it to the load, where only a full refresh shows that. ``source_count`` is how
-    many records the source says it has, where it says so. ``fields`` are the fields that the source
-    says it has, empty where it does not say.
-    ``source_maximum`` is the largest cursor value it holds (canonical text), asked
-    for where nothing lay at or above the lower bound: the mark was too high. ``state`` is what the
-    source hands out to continue from, that of the load before until a reader has a new one: kept with
-    the mark, never shown. ``asked_below`` says that the source was asked for records below the lower
-    bound too, such as those committed late: they are no surplus to be filtered out. ``sleep`` is how
-    readers wait, for a limit or before a retry, ``pace`` gives their requests a turn.
+    ``source_clock`` is the source's own clock at the start of the read (a ``Date`` header, ``now()`` of
+    a database). ``source_time`` is the same, or earlier where what is older than now may still appear
+    (an open transaction, a day that is not over): the mark is never advanced past it. ``files`` holds
+    what was read of each file, by its name; ``files_unchanged`` counts those that were left out because
+    nothing has changed in them. ``sweeps`` says whether what this read did not see is gone: None leaves
+    it to the load, where only a full refresh shows that. ``source_count`` is how many records the
+    source says it has, where it says so. ``fields`` are the fields that the source says it has, empty
+    where it does not say, ``key`` those of them by which it tells its records apart. ``source_maximum``
+    is the largest cursor value it holds (canonical text), asked for where nothing lay at or above the
+    lower bound: the mark was too high. ``state`` is what the source hands out to continue from, that of
+    the load before until a reader has a new one: kept with the mark, never shown. ``asked_below`` says
+    that the source was asked for records below the lower bound too, such as those committed late: they
+    are no surplus to be filtered out. ``sleep`` is how readers wait, for a limit or before a retry,
+    ``pace`` gives their requests a turn.
     """
 
     requests: int = 0
@@ -47,6 +47,7 @@ class ReadContext:
     source_clock: datetime | None = None
     source_count: int | None = None
     fields: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
     source_maximum: str | None = None
     asked_below: bool = False
     files: dict[str, FileVersion] = field(default_factory=dict)

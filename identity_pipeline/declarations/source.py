@@ -124,8 +124,20 @@ class Source(BaseModel):
 
     @property
     def field_map(self) -> FieldMap:
-        """The connector's field map with this source's ``mapping`` over it."""
-        return self.connector.field_map.override(self.mapping)
+        """The connector's field map with this source's ``mapping``, and the setting that names the id, over it.
+
+        Raises:
+            ConfigurationError: a key of ``mapping`` is no canonical field, or two places name another field as the id.
+        """
+        made, setting = self.connector.field_map.override(self.mapping), self.connector.id_setting
+        named = self.config.get(setting)
+        if not named:
+            return made
+        if "external_id" in self.mapping and made.external_id != (named,):
+            raise ConfigurationError(
+                f"mapping: external_id is {', '.join(made.external_id)}, and config.{setting} names {named}: leave it out of mapping"
+            )
+        return made.override({"external_id": named})
 
     @property
     def references(self) -> dict[str, Reference]:

@@ -13,7 +13,7 @@ from identity_pipeline.core.errors import ConfigurationError, PipelineError
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.text import SANITISED, cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.loading.spec import Reader, unknown_fields
+from identity_pipeline.loading.spec import Reader, check_id, unknown_fields
 from identity_pipeline.store import rejection
 
 
@@ -57,12 +57,14 @@ def check_fields(spec: LoadSpec, reader: Reader) -> CheckStep:
 
 
 def _check_mapped(spec: LoadSpec, known: set[str], window: Window) -> None:
-    """As a load would: refuse a mapping whose fields the source does not have."""
+    """As a load would: refuse a mapping whose fields the source does not have, and a table without an id."""
     if (spec.whole or window.context.fields) and (unknown := unknown_fields(spec, known)):
         raise ConfigurationError(
             f"{spec.source_name}: the mapped field {unknown[0]!r} is not in the source, which has {', '.join(sorted(known)[:30])}: "
             "correct `mapping:`"
         )
+    if window.context.key:
+        check_id(spec, known, window.context.key)
 
 
 def _judged(spec: LoadSpec, records: pa.Table) -> Iterator[PreviewedRecord]:

@@ -17,7 +17,7 @@ from identity_pipeline.core.pace import Pace
 from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.text import Batch, cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.loading.spec import Reader, RunOptions, Target, fingerprint, unknown_fields
+from identity_pipeline.loading.spec import Reader, RunOptions, Target, check_id, fingerprint, unknown_fields
 from identity_pipeline.loading.start import Start, start_of
 from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.ledger import ReadSummary, SourceState
@@ -156,11 +156,8 @@ class _Reading:
         spec, known = self.spec, {*written, *window.context.fields}
         if not known or self.options.full_refresh or not (spec.whole or window.context.fields):
             return
-        if spec.whole and not {*spec.field_map.external_id} & known:
-            raise SchemaChanged(
-                f"{spec.source_name}: no field can be the external id: looked for {', '.join(spec.field_map.external_id[:10])}; the source "
-                f"has {', '.join(sorted(known)[:30])}: set `mapping: {{external_id: …}}` of the source"
-            )
+        if spec.whole:
+            check_id(spec, known, window.context.key)
         gone = [name for name in spec.field_map.source_fields() if name in self.stored.fields and name not in known]
         gone += unknown_fields(spec, known)
         if gone:

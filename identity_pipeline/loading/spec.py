@@ -8,6 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from identity_pipeline import normalise
+from identity_pipeline.core.errors import SchemaChanged
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.text import Batch
@@ -71,3 +72,18 @@ def rules(spec: LoadSpec) -> Rules:
 def unknown_fields(spec: LoadSpec, known: Collection[str]) -> list[str]:
     """The source fields of the user's own mapping that are not among those the source has, where none of their group is."""
     return [name for group in spec.mapped if not set(group) & set(known) for name in group]
+
+
+def check_id(spec: LoadSpec, known: Collection[str], key: tuple[str, ...]) -> None:
+    """Refuse a source in whose fields ``known`` is none that can be the external id; ``key`` is the source's own key.
+
+    Raises:
+        SchemaChanged: there is none.
+    """
+    if {*spec.field_map.external_id} & {*known}:
+        return
+    fix = f"its primary key is {key[0]!r}: set id_column to it" if len(key) == 1 else "set `mapping: {external_id: …}` of the source"
+    raise SchemaChanged(
+        f"{spec.source_name}: no field can be the external id: looked for {', '.join(spec.field_map.external_id[:10])}; the source "
+        f"has {', '.join(sorted(known)[:30])}: {fix}"
+    )

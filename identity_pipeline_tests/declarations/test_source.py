@@ -118,3 +118,18 @@ def test_a_signed_address_is_never_taken_literally(crm, name):
         crm(place=f"https://files.example.org/people.csv?{name}=canary").resource()
     assert "canary" not in str(error.value)
     assert crm(place="https://files.example.org/people.csv?format=csv").resource().place
+
+
+@pytest.mark.parametrize("source_type", ["postgres_identity", "mysql_identity", "snowflake_identity", "bigquery_identity"])
+def test_the_column_of_the_id_is_named_in_one_place(source_type: str):
+    def source(mapping: dict, **config: object) -> Source:
+        return Source(name="crm", source_type=source_type, config=config, mapping=mapping)
+
+    assert source({}, id_column="person").field_map.external_id == ("person",)
+    assert source({"external_id": "person"}, id_column="person").field_map.external_id == ("person",)
+    assert source({"external_id": "person"}).field_map.external_id == ("person",)
+    assert "id_column" in {setting.name for setting in source({}).connector.settings()}
+    with pytest.raises(
+        ConfigurationError, match=r"mapping: external_id is no, and config\.id_column names person: leave it out of mapping"
+    ):
+        _ = source({"external_id": "no"}, id_column="person").field_map

@@ -21,12 +21,16 @@ from identity_pipeline.readers.sql.identifier import close_names
 
 @dataclass(frozen=True)
 class SqlTable:
-    """A table or view of a database. ``columns`` empty: all; ``timezone`` is that of timestamps without one."""
+    """A table or view of a database. ``columns`` empty: all; ``timezone`` is that of timestamps without one.
+
+    ``id_column`` is read whatever the others are; empty where customary names decide.
+    """
 
     engine: Engine
     table: str
     columns: tuple[str, ...] = ()
     timezone: str = "UTC"
+    id_column: str = ""
 
     def read(self, window: Window) -> Iterator[pa.Table]:
         """Yield the records that ``window`` asks for, in no order, as batches of text.
@@ -38,9 +42,8 @@ class SqlTable:
         with self._open() as session:
             table = self._find(session, context)
             followed = self._follow(table, window.cursor)
-            also = (followed.name,) if followed and self.columns else ()
-            chosen = table.readable(*self.columns, *also)
-            context.fields = tuple(column.name for column in chosen.columns)
+            chosen = self._chosen(table, followed)
+            context.fields, context.key = tuple(column.name for column in chosen.columns), table.key
             look = session.look(table, followed, window)
             for warning in look.warnings:
                 context.warn(warning)
@@ -77,11 +80,11 @@ class SqlTable:
                 step = "authenticate"
                 yield CheckStep(step, True, session.role())
                 step = "permission"
-                table = self._find(session, found).readable(*self.columns)
+                table = self._chosen(self._find(session, found))
                 yield CheckStep(step, True, "; ".join((_permission(table), *found.warnings)))
                 step = "sample"
                 count = sum(batch.num_rows for batch in session.stream(table, None, Window(limit=20)))
-                yield CheckStep(step, True, _sample(table, count))
+                yield CheckStep(step, True, _sample(table, count, self.id_column))
         except PipelineError as error:
             if step == "reach" and asked and isinstance(error, CredentialError):
                 yield CheckStep(step, True, "the server answers")
@@ -93,6 +96,13 @@ class SqlTable:
         check_timezone(self.timezone)
         self.engine.dialect.readings(self.table)
         return self.engine.open()
+
+    def _chosen(self, table: Table, followed: FollowedColumn | None = None) -> Table:
+        """The table with the columns that are read."""
+        if self.id_column:
+            table.column(self.id_column, "id_column")
+        also = (self.id_column, followed.name if followed else "") if self.columns else ()
+        return table.readable(*self.columns, *filter(None, also))
 
     def _follow(self, table: Table, cursor: Cursor | None) -> FollowedColumn | None:
         """The column of ``cursor``, as what it is in the table."""
@@ -133,12 +143,14 @@ def _permission(table: Table) -> str:
     return f"{message}, and may write it: SELECT is all that is needed" if table.writable else message
 
 
-def _sample(table: Table, count: int) -> str:
+def _sample(table: Table, count: int, id_column: str) -> str:
     size = "" if table.estimate is None else f" of about {table.estimate}"
-    if len(table.key) == 1:
+    if id_column:
+        key = f"id {id_column}" + ("" if table.key == (id_column,) else ", which is not the primary key: its values have to be unique")
+    elif len(table.key) == 1:
         key = f"primary key {table.key[0]}"
     elif table.key:
         key = f"a primary key of {len(table.key)} columns: name a view that makes one of them"
     else:
-        key = "no primary key: name a unique column under mapping, external_id"
+        key = "no primary key: name a unique column as id_column"
     return f"{count} rows{size}, {len(table.columns)} columns, {key}"

@@ -1,14 +1,18 @@
 """Loads of a PostgreSQL table into the identity database: what the reader promises arrives there."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from identity_pipeline.core.cursor import Cursor, Mark
+from identity_pipeline.core.errors import SchemaChanged
 from identity_pipeline.core.load_spec import LoadSpec
+from identity_pipeline.declarations import source as declared
 from identity_pipeline.loading.load import load
+from identity_pipeline.loading.preview import check_fields
 from identity_pipeline.loading.spec import RunOptions, Target
 from identity_pipeline.readers import names
 from identity_pipeline.store.landing import Landing
@@ -83,6 +87,39 @@ def test_a_row_that_loses_its_cursor_value_arrives(made: Customer, target: Targe
     made.run("UPDATE contacts SET company = 'timeless', at = NULL WHERE id = '1'")
     source.load()
     assert source.stored()["1"] == "timeless"
+
+
+def _named(made: Customer, target: Target, **config: str) -> tuple[LoadSpec, dict]:
+    """What a source declares with these settings, and the ledger's row of its load."""
+    settings = {"connection_string": {"env": "DSN"}, "table": "t"} | config
+    source = declared.Source(name="people", source_type="postgres_identity", config=settings)
+    spec = source.load_spec(source.resource())
+    return spec, load(spec, made.table("t", id_column=config.get("id_column", "")), target, "run", log=lambda _: None)
+
+
+def test_the_column_that_is_named_is_the_id_of_each_person(made: Customer, target: Target):
+    made.run('CREATE TABLE t (id int8, "No. of person" text PRIMARY KEY)')
+    made.run("INSERT INTO t VALUES (1, 'a'), (1, 'b'), (NULL, 'c')")
+    spec, row = _named(made, target, id_column="No. of person")
+    assert (spec.field_map.external_id, row["inserted"], row["quarantined"]) == (("No. of person",), 3, 0)
+    with psycopg.connect(target.url) as connection:
+        assert {i for (i,) in connection.execute("SELECT external_id FROM identity.records")} == {"a", "b", "c"}
+
+
+def test_an_id_that_is_not_unique_or_null_is_warned_of_and_kept_in_quarantine(made: Customer, target: Target):
+    made.run("CREATE TABLE t (no int8 PRIMARY KEY, person text)")
+    made.run("INSERT INTO t VALUES (1, 'a'), (2, 'a'), (3, NULL)")
+    _, row = _named(made, target, id_column="person")
+    assert (row["records_read"], row["inserted"], row["duplicates"], row["quarantined"]) == (3, 1, 1, 1)
+    assert any("check that the id is unique in the source" in warning for warning in row["warnings"])
+
+
+def test_a_table_without_a_customary_id_is_refused_with_its_primary_key(made: Customer, target: Target):
+    made.run("CREATE TABLE t (contact_no int8 PRIMARY KEY, email text); INSERT INTO t VALUES (1, 'a')")
+    with pytest.raises(SchemaChanged, match="its primary key is 'contact_no': set id_column to it"):
+        _named(made, target)
+    spec = replace(Source(made, target, "n", "int").spec, cursor=None)
+    assert "its primary key is 'contact_no': set id_column to it" in check_fields(spec, made.table("t")).message
 
 
 @pytest.mark.parametrize("kept", [True, False])

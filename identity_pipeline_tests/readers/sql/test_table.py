@@ -138,6 +138,24 @@ def test_the_cursor_is_read_with_the_chosen_columns():
     assert window.context.fields == ("email", "id")
 
 
+def test_the_id_is_read_with_the_chosen_columns():
+    window = Window()
+    assert _rows(_people(columns=("email",), id_column="id"), window)[0] == {"email": "a", "id": "1"}
+    assert window.context.key == ("id",)
+
+
+@pytest.mark.parametrize("name", ["ID", "idd", "id`, (SELECT 1) AS `x", "id; DROP TABLE PEOPLE", "*"])
+def test_an_id_column_is_one_of_the_catalogs_or_is_answered_with_close_names(name: str):
+    with pytest.raises(ConfigurationError, match=r"id_column: .*`PEOPLE` has no column .*; (close to it|there) is id"):
+        _rows(_people(id_column=name))
+    assert [step.ok for step in _people(id_column=name).check()] == [True, True, False]
+
+
+def test_check_says_what_the_id_is_and_whether_the_server_keeps_it_unique():
+    assert [*_people(id_column="id").check()][-1].message == "3 rows, 3 columns, id id"
+    assert "id email, which is not the primary key" in [*_people(id_column="email").check()][-1].message
+
+
 def test_a_read_says_which_fields_there_are_though_no_row_follows():
     window = Window()
     assert _rows(_people(script="CREATE TABLE PEOPLE (id INTEGER, email TEXT)"), window) == []
