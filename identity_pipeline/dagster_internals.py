@@ -143,8 +143,14 @@ def workspace_of(instance: DagsterInstance, workspace: Path) -> Iterator["Worksp
         yield context
 
 
-def user_interface(workspace: "WorkspaceProcessContext", may_change: Callable[[Any], bool]) -> Any:
-    """Dagster's UI with its GraphQL, as an ASGI application. ``may_change``: of a connection, whether it is an operator's."""
+def user_interface(
+    workspace: "WorkspaceProcessContext", may_change: Callable[[Any], bool], changed: Callable[[Any, str, int], None] | None = None
+) -> Any:
+    """Dagster's UI with its GraphQL, as an ASGI application.
+
+    ``may_change``: of a connection, whether it is an operator's. ``changed`` is told of each mutation: the connection,
+    the mutation's names, the status of the answer.
+    """
     from dagster_webserver.webserver import DagsterWebserver  # noqa: PLC0415 - GraphQL's schema, for the web server alone
 
     class ByRole(DagsterWebserver):
@@ -153,4 +159,29 @@ def user_interface(workspace: "WorkspaceProcessContext", may_change: Callable[[A
             context._read_only = context._read_only or not may_change(conn)  # noqa: SLF001 - each request has a context of its own
             return context
 
+        def graphql_execution_thread(self, request: Any, query: str, variables: dict[str, Any] | None, operation_name: str | None) -> Any:
+            answer = super().graphql_execution_thread(request, query, variables, operation_name)
+            if changed and (names := _mutations(query, operation_name)):
+                changed(request, names, answer.status_code)
+            return answer
+
     return ByRole(workspace).create_asgi_app()
+
+
+def _mutations(query: str, operation_name: str | None) -> str:
+    """The names of the mutations that a document executes, empty if it only asks."""
+    from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse  # noqa: PLC0415 - comes with the web server
+    from graphql.language import FieldNode  # noqa: PLC0415
+
+    try:
+        document = parse(query)
+    except GraphQLError:
+        return ""
+    found = [
+        part.name.value if isinstance(part, FieldNode) else "a fragment"
+        for node in document.definitions
+        if isinstance(node, OperationDefinitionNode) and node.operation is OperationType.MUTATION
+        if not operation_name or (node.name and node.name.value == operation_name)
+        for part in node.selection_set.selections
+    ]
+    return ", ".join(found)

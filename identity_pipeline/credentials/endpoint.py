@@ -41,8 +41,15 @@ class Answer:
         return found if 0 < found < 10**10 else None
 
 
-def ask(url: str, form: Mapping[str, str], context: ReadContext | None = None) -> Answer:
-    """Post ``form`` to ``url``: one exchange, to that address and no other.
+def ask(
+    url: str,
+    form: Mapping[str, str],
+    context: ReadContext | None = None,
+    *,
+    authorization: str = "",
+    setting: str = "the token address",
+) -> Answer:
+    """Post ``form`` to ``url``: one exchange, to that address and no other. ``setting``: where the address comes from, for messages.
 
     Raises:
         SourceUnavailable: no answer, or the connection was lost.
@@ -51,13 +58,14 @@ def ask(url: str, form: Mapping[str, str], context: ReadContext | None = None) -
         ConfigurationError: the address is none that may be asked, or its certificate is not accepted.
     """
     given = {name: value for name, value in form.items() if value}
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    return _exchanged(Call("POST", url, headers, urlencode(given).encode(), setting="the token address", redirects=0), context)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"} | ({"Authorization": authorization} if authorization else {})
+    return _exchanged(Call("POST", url, headers, urlencode(given).encode(), setting=setting, redirects=0), context)
 
 
-def look(url: str, token: str) -> Answer:
-    """What ``url`` shows to the bearer of ``token``; the errors are those of :func:`ask`."""
-    return _exchanged(Call("GET", url, {"Authorization": f"Bearer {token}"}, setting="the address", redirects=0), None)
+def look(url: str, token: str = "", *, setting: str = "the address") -> Answer:
+    """What ``url`` shows, to the bearer of ``token`` if there is one; the errors are those of :func:`ask`."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return _exchanged(Call("GET", url, headers, setting=setting, redirects=0), None)
 
 
 def _exchanged(call: Call, context: ReadContext | None) -> Answer:

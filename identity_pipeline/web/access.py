@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError
@@ -77,12 +78,16 @@ def installation_key() -> str:
 
 @dataclass
 class Access:
-    """What opens the door. ``url`` leads to the identity database, where API tokens are."""
+    """What opens the door. ``url`` leads to the identity database, where API tokens are.
+
+    ``rules``: by which people come in beside tokens. A session ends where they have changed.
+    """
 
     url: Callable[[], str]
     key: str = field(repr=False)
     way: str = "token"
     clock: Callable[[], float] = time.time
+    rules: str = ""
     _links: dict[str, float] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -114,21 +119,33 @@ class Access:
 
     def session(self, person: Person) -> str:
         """The value of the cookie that says who a browser's person is: signed, good for twelve hours."""
-        body = json.dumps([person.name, person.role, person.digest, int(self.clock()) + SESSION_SECONDS]).encode()
-        return f"{_text(body)}.{_text(self._sign(body))}"
+        return self.signed(self._session, [person.name, person.role, person.digest], SESSION_SECONDS)
 
     def by_session(self, cookie: str) -> Person | None:
         """Whom a session's cookie names, while it is good and ours."""
-        with suppress(ValueError, TypeError, KeyError):
-            body, signature = map(_bytes, cookie.split(".", 1))
-            if hmac.compare_digest(signature, self._sign(body)):
-                name, role, digest, until = json.loads(body)
-                if until > self.clock():
-                    return Person(name, role, by_session=True, digest=digest)
+        found = self.read(self._session, cookie)
+        return Person(found[0], found[1], by_session=True, digest=found[2]) if found else None
+
+    @property
+    def _session(self) -> str:
+        return f"session of a browser {self.rules}"
+
+    def signed(self, purpose: str, values: list[str], seconds: float) -> str:
+        """``values`` as a text that a browser keeps: they can be read there, and not changed."""
+        body = json.dumps([*values, int(self.clock() + seconds)]).encode()
+        return f"{_text(body)}.{_text(self._sign(purpose, body))}"
+
+    def read(self, purpose: str, text: str) -> list[Any] | None:
+        """What :meth:`signed` was given for this purpose; None if it is too old, or none of ours."""
+        with suppress(ValueError, TypeError):
+            body, signature = map(_bytes, text.split(".", 1))
+            if hmac.compare_digest(signature, self._sign(purpose, body)):
+                *values, until = json.loads(body)
+                return values if until > self.clock() else None
         return None
 
-    def _sign(self, body: bytes) -> bytes:
-        return hmac.digest(hashlib.sha256(b"session of a browser" + self.key.encode()).digest(), body, "sha256")
+    def _sign(self, purpose: str, body: bytes) -> bytes:
+        return hmac.digest(hashlib.sha256(purpose.encode() + b"\0" + self.key.encode()).digest(), body, "sha256")
 
 
 def _text(value: bytes) -> str:

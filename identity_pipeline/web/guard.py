@@ -125,19 +125,15 @@ class Guard:
                 if ours:
                     message["headers"] = [*message.get("headers", ()), *_protection(scope["path"])]
                 if changes and person is not None and (ours or scope["path"].startswith("/report_")):
-                    _audit.info(
-                        json.dumps(
-                            {
-                                "who": person.name,
-                                "role": person.role,
-                                "what": f"{scope['method']} {scope['path']}",
-                                "status": message["status"],
-                            }
-                        )
-                    )
+                    audit(person, f"{scope['method']} {scope['path']}", message["status"])
             await send(message)
 
         return sending
+
+
+def audit(person: Person, what: str, status: int) -> None:
+    """Leave a line of who changed what."""
+    _audit.info(json.dumps({"who": person.name, "role": person.role, "what": what, "status": status}))
 
 
 def _session(headers: dict[str, str]) -> str:

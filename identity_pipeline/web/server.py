@@ -20,8 +20,8 @@ from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, PipelineError, TargetUnavailable
 from identity_pipeline.dagster_internals import keep_connections, user_interface, workspace_of
 from identity_pipeline.embedded.location import database_url
-from identity_pipeline.web import access, api, pages
-from identity_pipeline.web.access import Access
+from identity_pipeline.web import access, api, guard, oidc, pages
+from identity_pipeline.web.access import Access, Person
 from identity_pipeline.web.guard import OURS, STATIC, Guard
 from identity_pipeline.web.site import Reloading, Site, reload, status_of
 
@@ -117,25 +117,32 @@ def public_url(host: str, port: int) -> str:
     return given or f"http://{'127.0.0.1' if host in _EVERYWHERE else host}:{port}"
 
 
+def _asking(connection: Any) -> Person:
+    return connection.scope["state"]["person"]
+
+
 @contextmanager
 def site_of(instance: "dg.DagsterInstance", host: str, port: int) -> Iterator[tuple[Site, Guard]]:
     """The server's parts, with the workspace loaded.
 
     Raises:
-        ConfigurationError: a way of signing in that this address must not have.
+        ConfigurationError: a way of signing in that this address must not have, or that is set incompletely.
     """
     way = access.mode()
     if way == "none" and host not in _LOOPBACK:
         raise ConfigurationError(f"IDENTITY_AUTH=none is for this machine alone, and the server would listen on {host}: use token")
-    if way == "oidc":
-        raise ConfigurationError(
-            "IDENTITY_AUTH=oidc is not built yet: use token, behind a proxy that signs people in if they must not have one"
-        )
+    given = oidc.Settings.read() if way == "oidc" else None
     keep_connections(instance)
     with workspace_of(instance, settings.project() / "workspace.yaml") as workspace:
-        door = Access(database_url, access.installation_key(), way)
-        site = Site(workspace, door, public_url(host, port), Reloading(lambda: reload(workspace)))
-        interface = user_interface(workspace, lambda connection: connection.scope["state"]["person"].may_change)
+        door = Access(database_url, access.installation_key(), way, rules=given.rules if given else "")
+        url = public_url(host, port)
+        provider = oidc.Provider(given, url + oidc.CALLBACK, door) if given else None
+        site = Site(workspace, door, url, Reloading(lambda: reload(workspace)), provider)
+        interface = user_interface(
+            workspace,
+            lambda connection: _asking(connection).may_change,
+            lambda connection, names, status: guard.audit(_asking(connection), f"Dagster: {names}", status),
+        )
         yield site, application(site, interface, known_hosts(host, port, settings.public_url()))
 
 
@@ -161,6 +168,12 @@ def serve(instance: "dg.DagsterInstance", host: str, port: int, say: Callable[[s
                 say("IDENTITY_AUTH=none: whoever reaches this port may do everything")
                 say(f"open {site.public_url}/sources; Ctrl-C ends")
                 return
+            if provider := site.provider:
+                say(f"people sign in at {provider.settings.issuer}; register {provider.redirect_uri} there as the redirect URI")
+                try:
+                    provider.begin("/sources")
+                except PipelineError as error:
+                    say(f"nobody can sign in there now: {error}")
             say(f"open {site.public_url}/login?once={site.access.link()} (it opens once, within an hour); Ctrl-C ends")
             say(f"later sign in with the key in {access.key_file()}, or with a token: identity-pipeline tokens create NAME")
 

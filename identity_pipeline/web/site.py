@@ -20,6 +20,7 @@ from identity_pipeline.orchestration import health
 from identity_pipeline.orchestration.follow import Followed
 from identity_pipeline.orchestration.launch import launch_in
 from identity_pipeline.web.access import Access
+from identity_pipeline.web.oidc import Provider
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -69,12 +70,13 @@ class Reloading:
 
 @dataclass(frozen=True)
 class Site:
-    """One server. ``public_url``: where people reach it, without a slash at its end."""
+    """One server. ``public_url``: where people reach it, without a slash at its end. ``provider``: where they sign in, if not here."""
 
     workspace: "WorkspaceProcessContext"
     access: Access
     public_url: str
     reloading: Reloading
+    provider: Provider | None = None
 
     @property
     def instance(self) -> "dg.DagsterInstance":
