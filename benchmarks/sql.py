@@ -1,7 +1,7 @@
 """`python -m benchmarks.sql`: what reading a table costs, beside the fastest way out of the same database.
 
-For PostgreSQL that is a bare ``COPY … TO STDOUT`` parsed into Arrow, for MySQL a bare cursor whose rows are only counted: of mysqlclient
-where it can be installed, else of PyMySQL. Each reading is a process of its own; memory is that process's own peak.
+For PostgreSQL that is a bare ``COPY … TO STDOUT`` parsed into Arrow, for MySQL a bare cursor whose rows are only counted: of PyMySQL,
+and of mysqlclient where that can be installed. Each reading is a process of its own; memory is that process's own peak.
 """
 
 import argparse
@@ -105,14 +105,16 @@ def _spent(command: list[str], server: int, environment: dict[str, str]) -> dict
     return min(runs, key=lambda run: run["all"])
 
 
-def _show(name: str, reading: dict[str, Any], floor: dict[str, Any], aim: float) -> None:
-    for what, run in ((name, reading), (f"{name}: bare", floor)):
+def _show(name: str, reading: dict[str, Any], bare: dict[str, dict[str, Any]], aim: float | None) -> None:
+    """A reading beside bare ones; the aim is that of the last."""
+    for what, run in ((name, reading), *bare.items()):
         print(f"| {what} | {run['rows']:,} | {run['cpu']:.2f} | {run['all']:.2f} | {run['wall']:.2f} | {run['peak_mb']:.0f} |")
-    print(
-        f"| speed by the bare one | | {floor['cpu'] / reading['cpu']:.2f} | {floor['all'] / reading['all']:.2f} (aim >= {aim}) "
-        f"| {floor['wall'] / reading['wall']:.2f} | |",
-        flush=True,
-    )
+    for what, floor in bare.items():
+        own, all_, wall = (f"{floor[key] / reading[key]:.2f}" for key in ("cpu", "all", "wall"))
+        print(
+            f"| speed by {what} | | {own} | {all_}{f' (aim >= {aim})' if aim and floor is [*bare.values()][-1] else ''} | {wall} | |",
+            flush=True,
+        )
 
 
 def postgres(rows: tuple[int, int]) -> None:
@@ -146,7 +148,7 @@ def postgres(rows: tuple[int, int]) -> None:
                 table = f"bench.t{count}"
                 config = {"connection_string": {"env": "BENCH_URL"}, "table": table}
                 mine = _spent(_command("ours", "postgres_identity", json.dumps(config)), server, environment)
-                _show("PostgreSQL", mine, _spent(_command("copy", url, table), server, environment), 0.9)
+                _show("PostgreSQL", mine, {"bare COPY": _spent(_command("copy", url, table), server, environment)}, 0.9)
         finally:
             embedded.stop(home)
 
@@ -177,24 +179,32 @@ def mysql(rows: tuple[int, int]) -> None:
                 cursor.executemany(f"INSERT INTO t{count} VALUES ({marks})", [tuple(row.values()) for row in stamps])
                 for start in range(100_000, count, 100_000):
                     cursor.execute(f"INSERT INTO t{count} SELECT id + {start}, {names} FROM t{count} WHERE id < 100000")
-        driver, python = _driver()
-        print(f"| the bare cursor is that of {driver} | | | | | |")
+        drivers = _drivers()
         environment = {"BENCH_URL": f"mysql://{server.user}:{server.password}@127.0.0.1:{server.port}/crm"}
         for count in rows:
             config = {"connection_string": {"env": "BENCH_URL"}, "table": f"t{count}", "ca_certificate": server.ca}
             mine = _spent(_command("ours", "mysql_identity", json.dumps(config)), process.pid, environment)
-            bare = _command("cursor", driver, str(server.port), server.password, str(authority), f"t{count}", python=python)
-            _show("MySQL", mine, _spent(bare, process.pid, environment), 0.7)
+            bare = {
+                f"{driver}'s cursor": _spent(
+                    _command("cursor", driver, str(server.port), server.password, str(authority), f"t{count}", python=python),
+                    process.pid,
+                    environment,
+                )
+                for driver, python in drivers.items()
+            }
+            _show("MySQL", mine, bare, 0.7 if "mysqlclient" in drivers else None)
 
 
-def _driver() -> tuple[str, str]:
-    """The fastest driver that can be had, and the interpreter that has it."""
-    python = OUT / "mysql-venv" / "bin" / "python"
+def _drivers() -> dict[str, str]:
+    """Drivers to compare with, and the interpreter that has each; the fastest last."""
+    python, drivers = OUT / "mysql-venv" / "bin" / "python", {"PyMySQL": sys.executable}
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(OUT / "mysql-venv")], check=True)
-    # it is built on this machine, and needs a compiler and the client library's headers
     installed = subprocess.run([str(python), "-m", "pip", "install", "-qq", "mysqlclient", "psutil"], capture_output=True, check=False)
-    return ("PyMySQL", sys.executable) if installed.returncode else ("mysqlclient", str(python))
+    if installed.returncode:
+        print("| mysqlclient: left out, it cannot be built here: that takes a compiler and the client library's headers | | | | | |")
+        return drivers
+    return drivers | {"mysqlclient": str(python)}
 
 
 def _command(*arguments: str, python: str = sys.executable) -> list[str]:

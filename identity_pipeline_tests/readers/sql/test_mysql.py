@@ -272,12 +272,18 @@ def test_a_certificate_that_nobody_known_signed_or_of_another_name_is_refused(co
         _asked(f"{elsewhere}?ssl-mode={mode}", contacts.server.ca)
 
 
-class Rogue(threading.Thread):
-    """A server that greets as MySQL, lets anybody in by ``method``, and answers each statement with ``answer``."""
+_DONE = b"\0\0\0\2\0\0\0"
 
-    def __init__(self, answer: bytes = b"", method: bytes = b"mysql_native_password", *, greeting: bytes | None = None):
+
+class Rogue(threading.Thread):
+    """A server that greets as MySQL, lets anybody in by ``method``, and answers each statement with ``answer``.
+
+    ``answers`` are the packets that answer each statement but those that set something.
+    """
+
+    def __init__(self, *answers: bytes, answer: bytes = b"", method: bytes = b"mysql_native_password", greeting: bytes | None = None):
         super().__init__(daemon=True)
-        self.answer, self.method, self.received = answer, method, b""
+        self.answers, self.answer, self.method, self.received = answers, answer, method, b""
         capabilities = 0x0FFFFFFF & ~0x800  # no TLS
         self.greeting = greeting or (
             b"\x0a8.4.0\0" + struct.pack("<I", 1) + b"12345678\0"
@@ -303,10 +309,14 @@ class Rogue(threading.Thread):
         if self.method != b"mysql_native_password":
             self.send(connection, 2, b"\xfe" + self.method + b"\0")
             self.received += connection.recv(4096)
-        self.send(connection, 2, b"\0\0\0\2\0\0\0")
+        self.send(connection, 2, _DONE)
         while asked := connection.recv(4096):
             self.received += asked
-            self.send(connection, 1, b"\0\0\0\2\0\0\0" if b"SET NAMES" in asked else self.answer)
+            if b"SET " in asked and self.answers:
+                self.send(connection, 1, _DONE)
+            else:
+                for number, answer in enumerate(self.answers or (_DONE if b"SET NAMES" in asked else self.answer,), 1):
+                    self.send(connection, number, answer)
 
     def send(self, connection: socket.socket, number: int, body: bytes):
         """One packet."""
@@ -351,6 +361,36 @@ def test_a_server_that_asks_for_a_file_of_this_machine_gets_none():
     with Rogue(answer=b"\xfb/etc/hostname") as rogue, pytest.raises(ContractBroken, match="not MySQL's protocol"):
         rogue.asked()
     assert Path("/etc/hostname").read_bytes().strip() not in rogue.received
+
+
+_COLUMN = b"".join(bytes([len(each)]) + each for each in (b"def", b"d", b"t", b"t", b"c", b"c")) + b"\x0c\x2d\0\1\0\0\0\xfd\0\0\0\0\0"
+_END = b"\xfe\0\0\2\0"
+
+
+def _rows(*rows: bytes) -> list[list[bytes | None]]:
+    """What is read of two columns from a server that sends these rows."""
+    with Rogue(b"\2", _COLUMN, _COLUMN, _END, b"\1a\1b", *rows, _END) as rogue:
+        engine = MysqlEngine(StoredToken(lambda: f"mysql://u:{SECRET}@127.0.0.1:{rogue.port}/d?ssl-mode=DISABLED"), None)
+        with engine.open() as session:
+            [(values, _)] = session.connection.frames("SELECT", 2, 10, 1000)
+            return [column.to_pylist()[1:] for column in values]
+
+
+@pytest.mark.usefixtures("listed")
+def test_a_length_is_read_in_all_of_its_forms():
+    assert _rows(b"\xfb\0", b"\xfc\1\0x\xfb", b"\xfd\1\0\0x\xfe\1\0\0\0\0\0\0\0y") == [[None, b"x", b"x"], [b"", None, b"y"]]
+
+
+@pytest.mark.usefixtures("listed")
+@pytest.mark.parametrize(
+    "row",
+    [b"", b"\1a", b"\1a\1b\1c", b"\1a\2b", b"\1a\xff", b"\1a\xfc\1", b"\1a\xfd\xff\xff\xffb", b"\1a\xfe\xff\xff\xff\xff\xff\xff\xff\xff"],
+)  # fmt: skip
+def test_a_row_that_is_none_is_not_guessed_at(row: bytes):
+    with pytest.raises(ContractBroken, match="not MySQL's protocol"):
+        _rows(row, b"\1a\1b")
+    with pytest.raises(ContractBroken, match="not MySQL's protocol"):
+        _rows(b"\1a\1b", row)
 
 
 @pytest.mark.usefixtures("listed")

@@ -6,7 +6,7 @@ which nothing can end a literal.
 """
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +17,7 @@ from identity_pipeline.readers.sql.catalog import Column, Table
 from identity_pipeline.readers.sql.cursor import CursorKind, FollowedColumn
 from identity_pipeline.readers.sql.mysql.catalog import literal
 from identity_pipeline.readers.sql.mysql.names import DIALECT
-from identity_pipeline.readers.sql.mysql.wire import Connection, Value
+from identity_pipeline.readers.sql.mysql.wire import Connection
 
 BATCH_ROWS = 50_000
 BATCH_BYTES = 16 * 2**20
@@ -69,12 +69,12 @@ def maximum(connection: Connection, table: Table, followed: FollowedColumn) -> s
 
 def batches(connection: Connection, table: Table, followed: FollowedColumn | None, window: Window) -> Iterator[pa.Table]:
     """The rows of ``table`` from the window's lower bound on, and unplaced ones, in no order."""
-    context, number = window.context, len(table.columns)
+    context = window.context
     context.requests += 1
-    for values, size in connection.frames(select(table, followed, window), number, BATCH_ROWS, BATCH_BYTES):
+    for values, size in connection.frames(select(table, followed, window), len(table.columns), BATCH_ROWS, BATCH_BYTES):
         context.pages += 1
         context.bytes_read += size
-        yield pa.table({column.name: _texts(values[at::number], column) for at, column in enumerate(table.columns)})
+        yield pa.table({column.name: _texts(found, column) for column, found in zip(table.columns, values, strict=True)})
 
 
 def select(table: Table, followed: FollowedColumn | None, window: Window) -> str:
@@ -100,12 +100,12 @@ def _bound(followed: FollowedColumn, lower: str) -> str:
     return literal(followed.wall(lower))
 
 
-def _texts(values: Sequence[Value], column: Column) -> pa.Array:
+def _texts(values: pa.Array, column: Column) -> pa.Array:
     """A column's values as text."""
     if column.base_type in _BINARY:
-        return pa.array([None if value is None else base64.b64encode(value).decode() for value in values], pa.string())
+        return pa.array([None if value is None else base64.b64encode(value).decode() for value in values.to_pylist()], pa.string())
     try:
-        texts = pc.cast(pa.array(values, pa.binary()), pa.string())
+        texts = pc.cast(values, pa.string())
     except pa.ArrowInvalid:
         raise ContractBroken(f"column {column.name!r} of type {column.declared_type} is not text in UTF-8") from None
     if column.base_type == "float":
