@@ -14,8 +14,8 @@ from identity_pipeline.cli import output, services
 def serve(host: str, port: int, *, no_daemon: bool) -> None:
     """Serve the Sources page, the Sources API and Dagster's own UI on one port, behind one login.
 
-    It prints a link that signs you in once. IDENTITY_AUTH says how people sign in: token (default) or
-    none (this machine alone). Starts the embedded database if no other is set.
+    It prints a link that signs you in once. IDENTITY_AUTH says how people sign in: token (default), oidc (your
+    OpenID provider, by IDENTITY_OIDC_*) or none (this machine alone). Starts the embedded database if no other is set.
     """
     services.check_port(host, port)
     services.end_on_sigterm()

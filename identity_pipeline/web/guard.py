@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -132,8 +133,18 @@ class Guard:
 
 
 def audit(person: Person, what: str, status: int) -> None:
-    """Leave a line of who changed what."""
-    _audit.info(json.dumps({"who": person.name, "role": person.role, "what": what, "status": status}))
+    """Leave a line of who changed what, and when."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    _audit.info(json.dumps({"at": at, "who": person.name, "role": person.role, "what": what, "status": status}))
+
+
+def keep_audit() -> None:
+    """Have the lines of who changed what written to standard error, each as JSON."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _audit.addHandler(handler)
+    _audit.setLevel(logging.INFO)
+    _audit.propagate = False
 
 
 def _session(headers: dict[str, str]) -> str:

@@ -161,6 +161,7 @@ class _Announcing(uvicorn.Server):
 
 def serve(instance: "dg.DagsterInstance", host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve until interrupted. It says where once it answers."""
+    guard.keep_audit()
     with site_of(instance, host, port) as (site, app):
 
         def announce() -> None:

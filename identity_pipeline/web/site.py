@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY = 0.5
 _RELOAD_SECONDS = 60.0
+_NO_DAEMON = (
+    "no daemon takes queued runs up: start the server with `identity-pipeline serve` or `make dev`, which bring one, "
+    "or run `dagster-daemon run` beside it"
+)
 
 
 class Reloading:
@@ -114,10 +118,7 @@ class Site:
         """
         self.declarations().source(name)
         if not self.daemon_alive():
-            raise TryLater(
-                "no daemon takes queued runs up: start the server with `identity-pipeline serve` or `make dev`, which bring one, "
-                "or run `dagster-daemon run` beside it"
-            )
+            raise TryLater(_NO_DAEMON)
         self.reloading.settled(_RELOAD_SECONDS)
         with self.workspace.create_request_context() as context:
             if not _has_asset(context, name):
@@ -126,9 +127,11 @@ class Site:
 
     async def followed(self, name: str, run_id: str) -> AsyncIterator[tuple[str, str]]:
         """A run as it goes: (``message``, text) as they come, (``beat``, status) while nothing is new, (``end``, status) at last."""
-        one, said = Followed(name, run_id), list[str]()
+        one, said, waits = Followed(name, run_id), list[str](), ""
         while not one.done:
             await run_in_threadpool(one.update, self.instance, lambda _, message: said.append(message))
+            if one.status == "QUEUED" and (why := await run_in_threadpool(self._why_it_waits)) != waits:
+                said.append(waits := why)
             for message in said:
                 yield "message", message
             if not said:
@@ -148,7 +151,12 @@ class Site:
             raise ConfigurationError(f"{name} has no run {run_id[:40]}")
         one = Followed(name, run_id)
         one.update(self.instance, lambda _, __: None)
+        if one.status == "QUEUED":
+            one.message = self._why_it_waits()
         return one
+
+    def _why_it_waits(self) -> str:
+        return "waiting in the queue" if self.daemon_alive() else _NO_DAEMON
 
 
 def reload(workspace: "WorkspaceProcessContext") -> None:

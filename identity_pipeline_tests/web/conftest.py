@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,31 +62,55 @@ class Served:
             time.sleep(0.3)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
 
 
+Serving = Callable[..., AbstractContextManager[Served]]
+
+
 @pytest.fixture(scope="module")
-def served(_server: str, _migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A project folder made by `init`, with nothing declared, and its server."""
-    place = tmp_path_factory.mktemp("web")
-    database = f"web_{uuid.uuid4().hex[:12]}"
-    with _administer(_server) as connection:
-        _create(connection, database, _migrated)
-    url, port, vendor_port = _named(_server, database), _free_port(), _free_port()
+def serve_another(_server: str, _migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Serving:
+    """A server on a port, of a new project with nothing declared and an identity database of its own; with options and variables."""
+
+    @contextmanager
+    def made(port: int, *options: str, **environment: str) -> Iterator[Served]:
+        name = f"web_{uuid.uuid4().hex[:12]}"
+        with _administer(_server) as connection:
+            _create(connection, name, _migrated)
+        with serving(_named(_server, name), tmp_path_factory.mktemp("web"), port, *options, **environment) as server:
+            yield server
+        with _administer(_server) as connection:
+            connection.execute(psycopg.sql.SQL("drop database {} with (force)").format(psycopg.sql.Identifier(name)))
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(serve_another: Serving) -> Iterator[Served]:
+    """A server, with its daemon."""
+    with serve_another(free_port()) as made:
+        yield made
+
+
+@contextmanager
+def serving(url: str, place: Path, port: int, *options: str, **environment: str) -> Iterator[Served]:
+    """The server, of a new project in ``place``."""
     init.callback(place / "project")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("IDENTITY_", "DAGSTER_"))} | {
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("IDENTITY_", "DAGSTER_"))} | {
         "IDENTITY_DATABASE_URL": url,
         "IDENTITY_HOME": str(place / "home"),
         "IDENTITY_ALLOW_PRIVATE_HOSTS": "127.0.0.1",
+        **environment,
     }
+    vendor_port = free_port()
     with FileServer(None) as files, hubspot_api.serve(demo_contacts(), HUBSPOT_TOKEN, vendor_port):
         files.files["/people.csv"] = File(CSV.encode())
         with (place / "server.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", "from identity_pipeline.cli import main; main()", "serve", "--port", str(port)],
-                cwd=place / "project", env=environment, stdout=log, stderr=log, start_new_session=True,
+                [sys.executable, "-c", "from identity_pipeline.cli import main; main()", "serve", "--port", str(port), *options],
+                cwd=place / "project", env=variables, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         try:
             link = _link(process, place / "server.log")
@@ -99,8 +124,6 @@ def served(_server: str, _migrated: str, tmp_path_factory: pytest.TempPathFactor
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 raise
-    with _administer(_server) as connection:
-        connection.execute(psycopg.sql.SQL("drop database {} with (force)").format(psycopg.sql.Identifier(database)))
 
 
 def _link(process: subprocess.Popen, log: Path) -> str:

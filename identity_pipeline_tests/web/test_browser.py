@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -12,14 +14,29 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from identity_pipeline.demo import vendor_api
 from identity_pipeline_tests import packages
+from identity_pipeline_tests.servers import openid_provider
 from identity_pipeline_tests.servers.files import File
+from identity_pipeline_tests.servers.google_people_api import GooglePeopleAPI
 from identity_pipeline_tests.servers.oauth_server import OAuthServer, serve
-from identity_pipeline_tests.web.conftest import HUBSPOT_TOKEN, Served
+from identity_pipeline_tests.web.conftest import HUBSPOT_TOKEN, Served, Serving, free_port
 
 _SLOW = 60_000
 """Milliseconds: a connection test, a load, on a machine that runs other tests too."""
 expect.set_options(timeout=_SLOW)
+
+
+class _People(GooglePeopleAPI):
+    """An account that takes the tokens of an OAuth server."""
+
+    accepts: Callable[[str], bool]
+
+    def authenticate(self, asked: Any, *, dead: bool) -> None:
+        """Whatever token that server gave."""
+        token = asked.headers.get("Authorization", "").removeprefix("Bearer ")
+        self.token = token if self.accepts(token) else "another"
+        super().authenticate(asked, dead=dead)
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +242,82 @@ def test_an_account_is_connected_by_redirect_and_again_by_one_button_after_it_wa
         expect(page.get_by_role("row", name=re.compile("needs_reconnect"))).to_have_count(0)
         page.goto("/oauth/callback?state=forged&code=1")
         expect(page.get_by_role("alert")).to_contain_text("not the answer to a connect that was begun here")
+
+        with vendor_api.serve(_People(now=datetime(2026, 3, 1, tzinfo=UTC))) as people:
+            people.accepts = server.accepts
+            for n in range(1, 5):
+                people.put(str(n), people.now, emailAddresses={"value": f"g{n}@nordwind-demo.com"})
+            page.goto("/sources/new-source/google_contacts")
+            page.get_by_label("Name needed").fill("friends")
+            page.get_by_label("Name of the credential or variable for Access token").fill("ada")
+            page.get_by_text("More settings").click()
+            page.get_by_label("Base url").fill(people.url)
+            page.get_by_role("button", name="Test connection").click()
+            expect(page.locator("#steps")).to_contain_text("The connection works")
+            page.get_by_role("button", name="Save").click()
+            page.wait_for_url("**/sources/friends")
+            loaded(page, "friends", 4)
+
+
+def test_people_sign_in_at_their_provider_and_what_they_change_is_told(browser: Browser, serve_another: Serving):
+    port = free_port()
+    with openid_provider.serve([f"http://127.0.0.1:{port}/login/callback"], {"ada": ["crew"], "bob": ["staff"]}) as foreign:
+        told = {
+            "IDENTITY_AUTH": "oidc",
+            "IDENTITY_OIDC_ISSUER": foreign.issuer,
+            "IDENTITY_OIDC_CLIENT_ID": openid_provider.CLIENT_ID,
+            "IDENTITY_OIDC_CLIENT_SECRET": openid_provider.CLIENT_SECRET,
+            "IDENTITY_OIDC_SCOPE": "openid email groups",
+            "IDENTITY_OIDC_OPERATORS": "crew",
+            "IDENTITY_OIDC_VIEWERS": "staff",
+        }
+        with serve_another(port, "--no-daemon", **told) as served:
+
+            def come_in(page: Page, account: str) -> None:
+                page.set_default_timeout(_SLOW)
+                page.goto("/sources/new-source/csv_url")
+                fine(page)
+                page.get_by_role("link", name="Sign in at 127.0.0.1").click()
+                page.locator("input[name=login]").fill(account)
+                page.locator("input[name=password]").fill("any")
+                page.get_by_role("button", name="Sign-in").click()
+                page.get_by_role("button", name="Continue").click()
+
+            with browser.new_context(base_url=served.base) as context:
+                page = context.new_page()
+                come_in(page, "ada")
+                expect(page).to_have_url(f"{served.base}/sources/new-source/csv_url")
+                expect(page.get_by_text("ada@nordwind-demo.com")).to_be_visible()
+                assert "identity_signing_in" not in {each["name"] for each in context.cookies(f"{served.base}/login/callback")}
+                ask = {"query": 'mutation Stop { terminateRuns(runIds: ["none"]) { __typename } }', "operationName": "Stop"}
+                assert page.request.post("/graphql", data=ask, headers={"Origin": served.base}).ok
+                page.get_by_label("Name needed").fill("letters")
+                page.get_by_label("Url needed").fill(f"{served.files.url}/people.csv")
+                page.get_by_role("button", name="Save").click()
+                page.wait_for_url("**/sources/letters")
+                page.get_by_role("button", name="Load", exact=True).click()
+                expect(page.get_by_role("alert")).to_contain_text("no daemon takes queued runs up: start the server with")
+                fine(page)
+            with browser.new_context(base_url=served.base) as context:
+                page = context.new_page()
+                come_in(page, "bob")
+                expect(page.get_by_text("bob@nordwind-demo.com")).to_be_visible()
+                expect(page.get_by_role("button", name="Save")).to_have_count(0)
+            with browser.new_context(base_url=served.base) as context:
+                page = context.new_page()
+                come_in(page, "eve")
+                expect(page.get_by_role("alert")).to_contain_text(
+                    "eve@nordwind-demo.com is signed in at 127.0.0.1, and may not come in here"
+                )
+                fine(page)
+                page.goto("/sources")
+                expect(page).to_have_url(f"{served.base}/login?next=/sources")
+        log = (served.folder / "server.log").read_text("utf-8", "replace")
+    assert '"who": "ada@nordwind-demo.com", "role": "operator", "what": "Dagster: terminateRuns", "status": 200' in log
+    assert '"who": "bob@nordwind-demo.com", "role": "viewer", "what": "signed in"' in log
+    assert "eve@" not in log
+    assert openid_provider.CLIENT_SECRET not in log
+    assert "code=" not in log
 
 
 def test_dagsters_own_ui_stands_behind_the_same_login_and_its_links_work(served: Served, page: Page):

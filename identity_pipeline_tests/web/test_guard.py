@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -164,6 +165,7 @@ def test_each_change_leaves_a_line_that_says_who_and_what(door: Door, caplog: py
         door.ask("/sources/crm/ingest?secret=canary", "POST", role="operator", **HERE)
         door.ask("/sources", role="operator")
     (line,) = [json.loads(record.message) for record in caplog.records]
+    assert datetime.fromisoformat(line.pop("at")).tzinfo
     assert line == {"who": "ada", "role": "operator", "what": "POST /sources/crm/ingest", "status": 200}
 
 
