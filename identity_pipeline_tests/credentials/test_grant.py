@@ -22,6 +22,8 @@ from identity_pipeline.core.errors import ConfigurationError, CredentialError, P
 from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.window import ReadContext
 from identity_pipeline.credentials import flow, grant, keyring, refresh, vault
+from identity_pipeline.credentials.vendors import vendor
+from identity_pipeline_tests.servers import openid_provider
 from identity_pipeline_tests.servers.oauth_server import OAuthServer, serve
 
 READ = "https://www.googleapis.com/auth/contacts.readonly"
@@ -381,6 +383,38 @@ def test_of_eight_processes_one_asks_at_each_expiry(url: str, server: OAuthServe
     assert server.refreshed <= len(seen) <= server.refreshed + 1, "each new token is used by all, and none was asked for beside another"
     lived = [each.issued for each in server.tokens]
     assert all(after - before >= 0.45 for before, after in pairwise(lived)), "one for each expiry"
+
+
+def test_a_certified_server_is_connected_renewed_and_found_to_have_revoked_a_stolen_grant(url: str):
+    scopes = vendor("google").scopes["google_contacts"]
+    with openid_provider.serve([grant.redirect_uri()], scopes=scopes) as foreign:
+        token_url = f"{foreign.issuer}/token"
+        grant.store_app(
+            url, "google", flow.App(openid_provider.CLIENT_ID, openid_provider.CLIENT_SECRET, f"{foreign.issuer}/auth", token_url)
+        )
+
+        def connected() -> grant.Connected:
+            begun = grant.begin(url, "google_contacts", "ada")
+            return grant.finish(url, foreign.agreed(begun.address, "ada", begun.redirect_uri))
+
+        done = connected()
+        assert (done.account, set(done.scopes) >= set(scopes)) == ("ada@nordwind-demo.com", True)
+        with psycopg.connect(url) as connection:
+            stolen = flow.Kept.read(vault.held(connection, "ada").secret).refresh_token
+        seen = {token(url)}
+        for _ in range(3):  # each refresh token is good for once: what is stored is the newest
+            late(url)
+            seen.add(token(url))
+        assert len(seen) == 4
+        form = {"grant_type": "refresh_token", "refresh_token": stolen, "client_id": openid_provider.CLIENT_ID}
+        answer = requests.post(token_url, form | {"client_secret": openid_provider.CLIENT_SECRET}, timeout=20)
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+        late(url)
+        with pytest.raises(CredentialError, match="credentials connect google_contacts ada"):
+            token(url)
+        assert row(url)["status"] == "needs_reconnect"
+        connected()
+        assert token(url) not in seen
 
 
 # without an agreement

@@ -1,14 +1,14 @@
 // The certified OpenID provider, with one client and whoever signs in: the name typed is the account's.
 import Provider from 'oidc-provider';
 
-const { port, redirects, secret, groups, ttl } = JSON.parse(process.argv.at(-1));
+const { port, redirects, secret, groups, scopes, ttl } = JSON.parse(process.argv.at(-1));
 const issuer = `http://127.0.0.1:${port}`;
 const provider = new Provider(issuer, {
   clients: [{
     client_id: 'client-1', client_secret: secret, redirect_uris: redirects, application_type: 'native',
     grant_types: ['authorization_code', 'refresh_token', 'client_credentials'], token_endpoint_auth_method: 'client_secret_post',
   }],
-  scopes: ['openid', 'profile', 'email', 'groups', 'offline_access'],
+  scopes: ['openid', 'profile', 'email', 'groups', 'offline_access', ...scopes],
   claims: { openid: ['sub'], profile: ['name', 'preferred_username'], email: ['email', 'email_verified'], groups: ['groups'] },
   findAccount: (_, id) => ({
     accountId: id,
@@ -16,6 +16,8 @@ const provider = new Provider(issuer, {
   }),
   cookies: { keys: ['of the tests'] },
   features: { clientCredentials: { enabled: true }, devInteractions: { enabled: true }, revocation: { enabled: true } },
+  // with scopes of an API an account is told in the ID token, as the vendors of APIs do; else by user information, as it should be
+  conformIdTokenClaims: scopes.length === 0,
   pkce: { required: () => true },
   rotateRefreshToken: true,
   issueRefreshToken: async () => true,

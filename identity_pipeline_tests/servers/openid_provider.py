@@ -45,11 +45,14 @@ class OpenIDProvider:
 
 
 @contextmanager
-def serve(redirects: list[str], groups: dict[str, list[str]] | None = None, ttl: int = 3600) -> Iterator[OpenIDProvider]:
-    """Run it; ``groups``: account → its groups; ``ttl``: seconds that an access token lives."""
+def serve(
+    redirects: list[str], groups: dict[str, list[str]] | None = None, *, scopes: tuple[str, ...] = (), ttl: int = 3600
+) -> Iterator[OpenIDProvider]:
+    """Run it; ``groups``: account → its groups; ``scopes``: those of an API; ``ttl``: seconds that an access token lives."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    said = json.dumps({"port": port, "redirects": redirects, "secret": CLIENT_SECRET, "groups": groups or {}, "ttl": ttl})
+    options = {"redirects": redirects, "groups": groups or {}, "scopes": scopes, "ttl": ttl}
+    said = json.dumps({"port": port, "secret": CLIENT_SECRET, **options})
     script = _SCRIPT.read_text("utf-8")
     command = [node.NODE, "--input-type=module", "--eval", script, said]  # so it finds the packages of the folder it runs in
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=node.modules().parent)
