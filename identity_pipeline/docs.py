@@ -19,17 +19,13 @@ _UNITS = {"timestamp": "s", "int": "numbers", None: ""}
 
 
 def table() -> str:
-    """The 22 source types with what is read, the cursors, and whether it is built."""
-    built = connectors()
-    lines = ["| source type | reads | cursors | status |", "|---|---|---|---|"]
+    """The 22 source types with what is read, and the cursors."""
+    lines = ["| source type | reads | cursors |", "|---|---|---|"]
     for name in SOURCE_TYPES:
-        if name not in built:
-            lines.append(f"| `{name}` | | | planned |")
-            continue
-        connector = built[name]
+        connector = connectors()[name]
         title = (sys.modules[connector.__module__].__doc__ or "").partition("\n")[0]
         cursors = ", ".join("any field" if c == "*" else f"`{c}`" for c in connector.cursor_columns)
-        lines.append(f"| [`{name}`](docs/sources/{name}.md) | {title.rstrip('.')} | {cursors} | ready |")
+        lines.append(f"| [`{name}`](docs/sources/{name}.md) | {title.rstrip('.')} | {cursors} |")
     return "\n".join(lines) + "\n"
 
 

@@ -38,7 +38,7 @@ SOURCE_TYPES = (
     "klaviyo_profiles",
     "mailchimp_members",
 )
-"""All the source types that the product is to have; :func:`connectors` has those that are built."""
+"""The source types of the product, in the order of listings; any other that is there comes last."""
 
 
 def modules() -> list[str]:
@@ -54,9 +54,8 @@ def connector(source_type: str) -> type[Connector]:
         ConfigurationError: no such type, or its module does not hold exactly one connector.
     """
     if source_type not in modules():
-        planned = " (planned, not built yet)" if source_type in SOURCE_TYPES else ""
         raise ConfigurationError(
-            f"source_type {source_type!r} is unknown{planned}; known are {', '.join(modules())}"
+            f"source_type {source_type!r} is unknown; known are {', '.join(modules())}"
         )
     module = importlib.import_module(f"{__name__}.{source_type}")
     found = [
@@ -74,7 +73,7 @@ def connector(source_type: str) -> type[Connector]:
 
 
 def connectors() -> dict[str, type[Connector]]:
-    """Source type → connector, for all that are built."""
+    """Source type → connector, for all that are there."""
     return {name: connector(name) for name in modules()}
 
 

@@ -3,8 +3,14 @@
 import re
 from urllib.parse import quote, unquote
 
-_PASSWORDS = (r"://[^:/@\s]*:([^@\s]+)@", r"(?i)password\s*=\s*'([^']+)'", r"(?i)password\s*=\s*([^'\s;&]+)")
-"""Where a password stands in a connection string."""
+_PASSWORDS = (
+    r"://[^:/@\s]*:([^@\s]+)@",
+    r"(?i)password\s*=\s*'([^']+)'",
+    r"(?i)password\s*=\s*([^'\s;&]+)",
+    r"(?i)\bAccountKey\s*=\s*([^\s;]+)",  # Azure Storage
+    r"(?:^|[?&;=])sig=([^\s;&]+)",  # the signature of a SAS
+)
+"""Where a password, a key or a signature stands in a connection string."""
 _LINE_OF_A_KEY = re.compile(r"[A-Za-z0-9+/=]{32,}")
 """A line of a private key (PEM): what shows a part of the key shows whole lines, with breaks of its own between them."""
 _SHORTEST = 4
@@ -26,7 +32,7 @@ class Redactor:
         if "PRIVATE KEY-----" in secret:
             inner |= set(_LINE_OF_A_KEY.findall(secret.replace("\\n", "\n")))  # in JSON it is one line
         for text in (secret, *inner):
-            self._secrets |= {text, unquote(text), quote(text, safe="")}
+            self._secrets |= {text, unquote(text), quote(text, safe=""), quote(unquote(text), safe="")}
 
     def learn_query(self, text: str) -> None:
         """Redact the query of an address, which may be a signature; the rest of it may be shown."""

@@ -212,7 +212,7 @@ def choose(request: Request) -> Response:
     """Choose a source type."""
     built = [overview.source_type(name) for name in overview.source_types()]
     grouped = {title: [row for row in built if row.get("group") == group] for group, title in _GROUPS.items()}
-    return page(request, "choose", groups=grouped, planned=[row["source_type"] for row in built if not row["available"]])
+    return page(request, "choose", groups=grouped)
 
 
 @router.get("/sources/new-source/{source_type}")

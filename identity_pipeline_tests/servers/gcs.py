@@ -1,14 +1,8 @@
 """Google Cloud Storage for tests: fake-gcs-server, which asks nobody who he is, behind a gate that does as Google does."""
 
-import atexit
 import json
-import os
 import secrets
 import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler
@@ -23,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth.exceptions import GoogleAuthError
 
+from identity_pipeline_tests.servers import program
 from identity_pipeline_tests.servers.faults import Exchange, FaultProxy
 
 BUCKET = "crm"
@@ -47,35 +42,21 @@ class Server:
 @cache
 def server() -> Server:
     """The server of this process, started when it is first asked for."""
-    folder = Path(tempfile.mkdtemp(prefix="gcs-", dir=os.environ["IDENTITY_TESTS_PLACE"]))
-    program = next(Path(str(wrapper.__file__)).parent.rglob("fake-gcs-server-linux-*"))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    place = program.folder("gcs")
+    packaged = next(Path(str(wrapper.__file__)).parent.rglob("fake-gcs-server-linux-*"))
+    [port] = program.free_ports(1)
     made = Server(f"http://127.0.0.1:{port}")
     # the wheel's file may not be executable, and may belong to somebody else
-    own = Path(shutil.copy(program, folder / "fake-gcs-server"))
+    own = Path(shutil.copy(packaged, place / "fake-gcs-server"))
     own.chmod(0o700)
-    command = [str(own), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port),
+    command = [own, "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port),
                "-external-url", made.url, "-public-host", f"127.0.0.1:{port}"]  # fmt: skip
-    dying = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([*dying, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    atexit.register(_end, process)
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            requests.post(f"{made.url}/storage/v1/b?project=p", json={"name": BUCKET}, timeout=5).raise_for_status()
-        except requests.RequestException as error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"{error}\n{(folder / 'log').read_text('utf-8', 'replace')}") from None
-            time.sleep(0.05)
-        else:
-            return made
 
+    def ready() -> None:
+        requests.post(f"{made.url}/storage/v1/b?project=p", json={"name": BUCKET}, timeout=5).raise_for_status()
 
-def _end(process: subprocess.Popen) -> None:
-    process.kill()
-    process.wait()
+    program.start(place, command, ready, (requests.RequestException,))
+    return made
 
 
 @cache

@@ -1,14 +1,7 @@
 """An S3 server for tests: SeaweedFS, which checks signatures and rights. One for each process that needs it, gone with it."""
 
-import atexit
 import json
-import os
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +10,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from identity_pipeline_tests.servers import program
 
 BUCKET = "crm"
 """The one bucket: each takes volumes of its own. Tests have a prefix of their own in it."""
@@ -49,7 +44,7 @@ class Server:
 @cache
 def server() -> Server:
     """The server of this process, started when it is first asked for. Its folder is the test session's."""
-    folder = Path(tempfile.mkdtemp(prefix="seaweedfs-", dir=os.environ["IDENTITY_TESTS_PLACE"]))
+    folder = program.folder("seaweedfs")
     (folder / "data").mkdir()
     identities = [{"name": "administrator", "actions": ["Admin", "Read", "List", "Tagging", "Write"]}]
     identities += [{"name": "nobody", "actions": ["Read:elsewhere", "List:elsewhere"]}]
@@ -58,7 +53,7 @@ def server() -> Server:
         key, secret = keys[str(identity["name"])]
         identity["credentials"] = [{"accessKey": key, "secretKey": secret}]  # type: ignore[list-item]
     (folder / "identities.json").write_text(json.dumps({"identities": identities}))
-    ports = _free_ports(8)
+    ports = program.free_ports(8)
     made = Server(f"http://127.0.0.1:{ports[6]}", folder)
     names = (
         "master.port",
@@ -78,33 +73,10 @@ def server() -> Server:
         "-s3.port.iceberg=0", "-s3.port.lance=0", "-metricsPort=0", "-master.telemetry=false",
         f"-s3.config={folder / 'identities.json'}", "-master.volumeSizeLimitMB=128", "-volume.max=50",
     ]  # fmt: skip
-    dying = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([*dying, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
-    atexit.register(_end, process)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            made.client().create_bucket(Bucket=BUCKET)
-            made.put("ready", b"1")
-        except (BotoCoreError, ClientError) as error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(
-                    f"SeaweedFS does not start:\n{error}\n{(folder / 'log').read_text('utf-8', 'replace')[-3000:]}"
-                ) from None
-            time.sleep(0.1)
-        else:
-            return made
 
+    def ready() -> None:
+        made.client().create_bucket(Bucket=BUCKET)
+        made.put("ready", b"1")
 
-def _end(process: subprocess.Popen) -> None:
-    process.kill()
-    process.wait()
-
-
-def _free_ports(number: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
+    program.start(folder, command, ready, (BotoCoreError, ClientError))
+    return made
