@@ -1,6 +1,7 @@
 """The window: what one load asks a source for, and the context its readers report their work to."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,13 @@ class ReadContext:
     log: Callable[[str], None] = logging.getLogger("identity_pipeline.read").info
     sleep: Callable[[float], None] = time.sleep
     pace: Pace = field(default_factory=LocalPace, repr=False)
+    _counting: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def count(self, *, requests: int = 0, bytes_read: int = 0) -> None:
+        """Add to the counts, from whichever thread."""
+        with self._counting:
+            self.requests += requests
+            self.bytes_read += bytes_read
 
     def clock(self, now: datetime, settled: datetime | None = None) -> None:
         """Fix the source's clock and, where it is earlier, the time before which nothing more appears.
@@ -70,8 +78,11 @@ class ReadContext:
 
     def warn(self, message: str) -> None:
         """Keep a warning for the metadata (no values of records in it) and log it."""
-        if message not in self.warnings and len(self.warnings) < 50:
-            self.warnings.append(message)
+        with self._counting:
+            new = message not in self.warnings and len(self.warnings) < 50
+            if new:
+                self.warnings.append(message)
+        if new:
             self.log(message)
 
 

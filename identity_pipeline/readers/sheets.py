@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
@@ -130,6 +130,7 @@ def reading(max_bytes: int) -> Reading:
 class _Store:
     """The sheet as a store of one file: a JSON list of texts for each row that is not empty."""
 
+    at_once: ClassVar[int] = 1
     client: Client
     drive: Client
     place: Place

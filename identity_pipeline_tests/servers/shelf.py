@@ -10,6 +10,8 @@ from identity_pipeline.readers.files import Content, Entry, Page
 class Shelf:
     """A store in memory: name → (version, content). ``faults`` are raised one by one in the middle of what is read."""
 
+    at_once = 1
+
     def __init__(self, **held: tuple[str, bytes]) -> None:
         self.held = held
         self.faults: list[Exception] = []

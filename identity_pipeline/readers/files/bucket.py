@@ -32,6 +32,8 @@ from identity_pipeline.readers.http.session import session
 
 DEADLINE = 900.0
 """Seconds for one file."""
+AT_ONCE = 8
+"""Objects that are read at the same time, at most."""
 _LIST_DEADLINE = 120.0
 _MAX_LIST = 64 * 2**20
 _MAX_ERROR = 64 * 2**10

@@ -48,6 +48,8 @@ MAX_FIELD = 1_000_000
 MAX_ROWS = 50_000
 _BLOCK = 8 * 2**20
 _MAX_RECORD = 32 * 2**20
+_SHORT = 2**13
+"""Bytes up to which Python's ``csv`` has parsed a stretch before Arrow has begun."""
 _KEPT = 1_000
 """Characters that are kept of a cell that is too large."""
 _ROW_KEPT = 100_000
@@ -174,7 +176,7 @@ class _Parse:
             if not self._pending:
                 break
             cut = len(self._pending) if self._end else self._boundary()
-            table = self._fast(self._pending[:cut]) if self._arrow else None
+            table = self._fast(self._pending[:cut]) if self._arrow and cut > _SHORT else None
             if table is not None:
                 table = _filled(table)
                 self._suspect = self._suspect and not table.num_rows

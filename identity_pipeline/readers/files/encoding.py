@@ -209,6 +209,8 @@ def _is_wide(encoding: str) -> bool:
 
 def _wide(head: bytes) -> str | None:
     """UTF-16 without a mark: every other byte of Western text is zero, and of all text some, among them those of line breaks."""
+    if 0 not in head:
+        return None
     pairs = len(head) // 2
     even, odd = head[0 : pairs * 2 : 2], head[1 : pairs * 2 : 2]
     low, high = even.count(0), odd.count(0)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 import requests
@@ -19,7 +19,7 @@ import requests
 from identity_pipeline.core.errors import ConfigurationError, ContractBroken, CredentialError, SourceUnavailable
 from identity_pipeline.core.secret import TokenProvider
 from identity_pipeline.core.window import ReadContext
-from identity_pipeline.readers.files.bucket import Bucket, Refusals
+from identity_pipeline.readers.files.bucket import AT_ONCE, Bucket, Refusals
 from identity_pipeline.readers.files.glob import Glob
 from identity_pipeline.readers.files.store import Content, Entry, Page, Replaced
 from identity_pipeline.readers.http.guard import check_url
@@ -47,6 +47,7 @@ class GcsStore:
     ``service_account`` is the JSON of a key; None: the machine's own credential, which ``ambient`` allows.
     """
 
+    at_once: ClassVar[int] = AT_ONCE
     service_account: TokenProvider | None = field(repr=False)
     ambient: bool
     bucket: str

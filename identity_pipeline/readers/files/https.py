@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
+from typing import ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
 import requests
@@ -66,6 +67,7 @@ class HttpsStore:
         ConfigurationError: the address may not be asked.
     """
 
+    at_once: ClassVar[int] = 1
     url: str
     context: ReadContext
     deadline: float = DEADLINE

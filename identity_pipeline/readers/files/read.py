@@ -5,19 +5,18 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import pyarrow as pa
 
 from identity_pipeline.core.check import CheckStep
-from identity_pipeline.core.errors import LimitExceeded, SourceUnavailable, TruncatedBody
 from identity_pipeline.core.file_version import FileVersion
 from identity_pipeline.core.window import Window
 from identity_pipeline.readers.check import check_steps
 from identity_pipeline.readers.files.csv import Dialect, read_csv
 from identity_pipeline.readers.files.listing import Listing
-from identity_pipeline.readers.files.spool import spool
-from identity_pipeline.readers.files.store import Content, Entry, Replaced, Store
+from identity_pipeline.readers.files.store import Entry, Store
+from identity_pipeline.readers.files.taking import Spooled, Taking, in_turn
 from identity_pipeline.readers.http.retry import Retry
 
 MAX_BYTES = 50_000_000
@@ -57,16 +56,6 @@ class Reading:
         return hashlib.sha256(repr((self.dialect, self.rules, self.file_fields)).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Spooled:
-    """One changed file: ``file`` is at its start, unpacked, and closed after its turn."""
-
-    entry: Entry
-    file: BinaryIO
-    sha256: str
-    charset: str | None
-
-
 def read_files(store: Store, reading: Reading, window: Window) -> Iterator[pa.Table]:
     """Batches of the records of all CSV files that changed, every column text.
 
@@ -98,27 +87,31 @@ def changed_files(store: Store, reading: Reading, window: Window) -> Generator[S
     listing = Listing(store, window, rules, retry, newest_only=everything)
     lower = None if window.by_mark else window.lower
     context.sweeps = None if reading.contents is None else False
-    for entry in listing.changed():
-        known = listing.known(entry)
-        found = retry(_Taking(store, entry, known.version, reading))
-        if found is None:
-            context.files_unchanged += 1
-            context.log(f"{entry.name}: unchanged, left out")
-            continue
-        with found.file:
-            version = FileVersion(
-                found.entry.version, found.entry.size, found.entry.modified, found.sha256, rules, window.cursor_column, lower
-            )
-            # Where only the content shows a change, its hash is the truth: servers give the same bytes another tag.
-            if not entry.version and found.sha256 == known.sha256:
-                if version.version != known.version:
-                    context.files[entry.name] = replace(known, version=version.version)
+    entries = listing.changed()
+    takings = (Taking(store, entry, listing.known(entry).version, reading.max_bytes) for entry in entries)
+    # a sample wants the first file only
+    with closing(in_turn(takings, 1 if window.limit is not None or len(entries) < 2 else store.at_once)) as turns:
+        for taking in turns:
+            entry, known = taking.entry, listing.known(taking.entry)
+            found = retry(taking)
+            if found is None:
                 context.files_unchanged += 1
-                context.log(f"{entry.name}: the same bytes, left out")
+                context.log(f"{entry.name}: unchanged, left out")
                 continue
-            yield found
-        context.files[entry.name] = version
-        context.sweeps = everything or context.sweeps
+            with found.file:
+                version = FileVersion(
+                    found.entry.version, found.entry.size, found.entry.modified, found.sha256, rules, window.cursor_column, lower
+                )
+                # Where only the content shows a change, its hash is the truth: servers give the same bytes another tag.
+                if not entry.version and found.sha256 == known.sha256:
+                    if version.version != known.version:
+                        context.files[entry.name] = replace(known, version=version.version)
+                    context.files_unchanged += 1
+                    context.log(f"{entry.name}: the same bytes, left out")
+                    continue
+                yield found
+            context.files[entry.name] = version
+            context.sweeps = everything or context.sweeps
     if context.files_unchanged:
         context.log(f"{context.files_unchanged:,} files are as they were when they were read, and left out")
 
@@ -132,50 +125,6 @@ def unread(store: Store, reading: Reading, window: Window) -> list[Entry]:
     retry = Retry(window.context, reading.retry_budget, ATTEMPTS)
     with closing(store):
         return Listing(store, window, reading.fingerprint, retry, newest_only=reading.contents == "everything").changed()
-
-
-@dataclass
-class _Taking:
-    """Attempts to take one file. Each one after a file was replaced goes for what stands there by then."""
-
-    store: Store
-    entry: Entry
-    known: str
-    reading: Reading
-
-    def __call__(self) -> Spooled | None:
-        """The file, None if its version is still ``known``.
-
-        Raises:
-            PipelineError: this attempt failed.
-        """
-        try:
-            with self.store.open(self.entry, self.known) as content:
-                return None if content is None else self._spooled(content)
-        except Replaced as error:
-            self.entry = self._again(error)
-            raise
-
-    def _again(self, error: Replaced) -> Entry:
-        entry = self.store.stat(self.entry.name)
-        if entry is None:
-            raise SourceUnavailable(
-                f"{self.entry.name} was removed after it was listed: nothing was merged; the next load lists anew", exhausted=True
-            ) from error
-        return entry
-
-    def _spooled(self, content: Content) -> Spooled:
-        name, limit = self.entry.name, self.reading.max_bytes
-        try:
-            if content.size is not None and content.size > limit:
-                raise LimitExceeded(f"it holds {content.size:,} bytes, the limit is {limit:,}")
-            file, sha256 = spool(content.chunks, limit)
-        except LimitExceeded as error:
-            raise LimitExceeded(f"{name}: {error}: export less, or raise max_bytes") from None
-        except TruncatedBody as error:
-            raise error.reworded(f"{name}: {error}: try again later") from None
-        entry = replace(self.entry, version=content.version or self.entry.version, size=content.size or self.entry.size)
-        return Spooled(entry, file, sha256, content.charset)
 
 
 def _told_of(table: pa.Table, entry: Entry) -> pa.Table:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from identity_pipeline.core.errors import (
     ConfigurationError,
@@ -176,6 +176,8 @@ class SftpAccess:
 class SftpStore:
     """The files that ``names`` means; the prefix begins in the user's home, or with a slash at the root."""
 
+    at_once: ClassVar[int] = 1
+    """Of two threads that wait on one of paramiko's channels, one would take the other's answer."""
     access: SftpAccess
     names: Glob
     context: ReadContext

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from identity_pipeline.core.errors import SourceUnavailable
 
@@ -56,8 +56,11 @@ class Content:
 class Store(Protocol):
     """Where files are. It reports requests, bytes and its clock to the context that it was made with.
 
-    Its errors are ours. It raises one that may pass and retries nothing: the reader does.
+    Its errors are ours. It raises one that may pass and retries nothing: the reader does. ``at_once`` is
+    how many threads may open files at the same time, which are not the one that listed them.
     """
+
+    at_once: ClassVar[int]
 
     def page(self, token: str) -> Page:
         """A part of the list of files that the source is to read, in any order: the first for an empty token.

@@ -95,5 +95,5 @@ def _encoding(response: requests.Response) -> str:
 
 def _wire(response: requests.Response, context: ReadContext) -> Iterator[bytes]:
     for chunk in response.raw.stream(_CHUNK, decode_content=False):
-        context.bytes_read += len(chunk)
+        context.count(bytes_read=len(chunk))
         yield chunk

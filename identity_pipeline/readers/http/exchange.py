@@ -145,7 +145,7 @@ def _followed(session: requests.Session, call: Call, context: ReadContext, deadl
     """The first response that is no redirect. Each redirect is checked like the first address."""
     url, headers = call.url, dict(call.headers)
     for _ in range((call.redirects or 0) + 1):
-        context.requests += 1
+        context.count(requests=1)
         response = session.request(
             call.method,
             url,

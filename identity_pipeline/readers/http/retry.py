@@ -25,6 +25,10 @@ class Transient(Exception):
         super().__init__(str(error))
         self.error, self.wait = error, wait
 
+    def after(self, seconds: float) -> "Transient":
+        """The same, so many seconds later."""
+        return Transient(self.error, self.wait and max(0.0, self.wait - seconds))
+
 
 @dataclass(frozen=True)
 class Retry:

@@ -61,11 +61,13 @@ def within(seconds: float) -> Iterator[None]:
     Raises:
         TimeoutError: it took longer; whatever error that caused inside is replaced.
     """
-    watch = _Watch()
+    watch, scope = _Watch(), _scope.get()
     token = _current.set(watch)
     timer = threading.Timer(seconds, watch.expire)
     timer.daemon = True
     timer.start()
+    if scope is not None:
+        scope.add(watch)
     try:
         yield
     except Exception:
@@ -76,6 +78,8 @@ def within(seconds: float) -> Iterator[None]:
         timer.cancel()
         _current.reset(token)
         watch.close()
+        if scope is not None:
+            scope.discard(watch)
     if watch.expired:
         raise TimeoutError(f"no complete answer within {seconds:g} s")
 
@@ -114,7 +118,48 @@ class _Watch:
             own.shutdown(socket.SHUT_RDWR)
 
 
+class Scope:
+    """What several threads do over sessions, and somebody else may end.
+
+    Whatever a thread does inside :meth:`entered` ends at once with a :class:`TimeoutError` after :meth:`end`.
+    """
+
+    def __init__(self) -> None:
+        self._ended = False
+        self._watches: set[_Watch] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """This thread's work belongs to the scope while the body runs."""
+        token = _scope.set(self)
+        try:
+            yield
+        finally:
+            _scope.reset(token)
+
+    def end(self) -> None:
+        """Shut every connection that is in use inside, and every later one."""
+        with self._lock:
+            self._ended = True
+            for watch in self._watches:
+                watch.expire()
+
+    def add(self, watch: _Watch) -> None:
+        """A connection may be used under this watch from now on."""
+        with self._lock:
+            self._watches.add(watch)
+            if self._ended:
+                watch.expire()
+
+    def discard(self, watch: _Watch) -> None:
+        """It is not any more."""
+        with self._lock:
+            self._watches.discard(watch)
+
+
 _current: ContextVar[_Watch | None] = ContextVar("identity_pipeline_deadline", default=None)
+_scope: ContextVar[Scope | None] = ContextVar("identity_pipeline_scope", default=None)
 
 
 def _dial(connection: HTTPConnection) -> socket.socket:
