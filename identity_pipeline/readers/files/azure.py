@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import ClassVar
 from urllib.parse import quote, unquote, urlencode
 from xml.etree.ElementTree import Element
 
 from identity_pipeline.core.errors import ContractBroken
 from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers.files.azure_access import FEW_RIGHTS, UNSIGNED, AzureAccess, Signer
-from identity_pipeline.readers.files.bucket import Bucket, Refusals
+from identity_pipeline.readers.files.bucket import AT_ONCE, Bucket, Refusals
 from identity_pipeline.readers.files.glob import Glob
 from identity_pipeline.readers.files.store import Content, Entry, Page, Replaced
 from identity_pipeline.readers.files.xml import parse, text_of
@@ -67,6 +68,7 @@ _REFUSALS = Refusals(
 class AzureStore:
     """The blobs of ``container`` that ``names`` means."""
 
+    at_once: ClassVar[int] = AT_ONCE
     access: AzureAccess
     container: str
     names: Glob
