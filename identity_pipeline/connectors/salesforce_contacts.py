@@ -10,7 +10,8 @@ The cursor's traps:
   not. It is stamped when a change is made and seen when it is committed, hence the overlap.
 - Many records share one stamp: the bound includes what equals it.
 - Fields that the user may not see are absent, without an error: all that he sees are asked for.
-- A query in an address ends at 16,384 bytes: of some 500 fields the last are left out.
+- A query in an address ends at 16,384 bytes: more fields than that, some 500, are read by the Bulk
+  API, and so is what holds more than `bulk_above` records. What it gives is in no order.
 - An answer of 403 may be the daily limit of the org, which all of its programs share: a tenth of it
   is left to them.
 
@@ -28,12 +29,7 @@ from identity_pipeline.core.errors import (
 )
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.window import Window
-from identity_pipeline.readers import rest
-
-UNREADABLE = {"address", "location", "base64", "complexvalue"}
-NEXT = rest.LinkPaginator("nextRecordsUrl")
-TOTAL = rest.Total("totalSize", "records", indexed=True)
-SIZE = "options.Sforce-Query-Options.batchSize"
+from identity_pipeline.readers import rest, salesforce
 
 
 class SalesforceContacts(RestConnector):
@@ -53,6 +49,11 @@ class SalesforceContacts(RestConnector):
         "{credential: NAME}"
     )
     leads: bool = setting("Read leads too.", default=False)
+    bulk_above: int = setting(
+        "More records than this are read by the Bulk API: a few requests, however many they are",
+        default=50_000,
+        ge=0,
+    )
     base_url: str = setting("Address of the API, where it is not My Domain", default="")
     api_version: str = setting("Version of the API", default="66.0", pattern=r"^\d\d\.0$")
 
@@ -117,23 +118,7 @@ class SalesforceContacts(RestConnector):
         since = f" WHERE {column} >= {window.lower_bound('iso_s')}" if window.incremental else ""
         for kind in ("Contact", "Lead") if self.leads else ("Contact",):
             described = client.send(rest.Request(f"{base}/sobjects/{kind}/describe"))
-            fields, mapped = described.keyed("fields", "name"), self.field_map.source_fields()
-            named = [name for name in dict.fromkeys((*mapped, *fields)) if name in fields]
-            names = [name for name in named if fields[name].get("type") not in UNREADABLE]
-            names[1:1] = ["Account.Name"] if "AccountId" in names else []
-            window.context.fields = (*window.context.fields, *names)
-            if len(fitting := rest.fitting(names, 12_000)) < len(names):
-                window.context.warn(f"{kind} has more fields than a query takes: some are left out")
-            query = f"SELECT {','.join(fitting)} FROM {kind}{since} ORDER BY {column},Id"
-            asked = rest.Request(f"{base}/queryAll", {"q": query}, size=SIZE).put(SIZE, 2000)
-            for page in client.pages(asked, NEXT, TOTAL):
-                yield [_bare(each) for each in page.records("records")]
-
-
-def _bare(record: rest.Record) -> rest.Record:
-    """A record without what Salesforce says of its address."""
-    return {
-        name: _bare(value) if isinstance(value, dict) else value
-        for name, value in record.items()
-        if name != "attributes"
-    }
+            types = salesforce.fields(described, self.field_map.source_fields())
+            window.context.fields = (*window.context.fields, *types)
+            query = salesforce.Query(base, kind, types, since, column, self.bulk_above)
+            yield from query.pages(client, window)

@@ -122,6 +122,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._reply(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
+    def do_PATCH(self) -> None:
+        self.do_POST()
+
+    def do_DELETE(self) -> None:
+        self.do_POST()
+
     def date_time_string(self, timestamp: float | None = None) -> str:  # noqa: ARG002 - the parent's
         """The header ``Date``: by the API's clock."""
         return format_datetime(self.server.api.clock().astimezone(UTC), usegmt=True)
@@ -139,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = refusal.status, refusal.body
             headers |= {**({"Content-Type": "text/html"} if isinstance(answer, bytes) else {}), **refusal.headers}
         packed = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        if "gzip" in self.headers.get("Accept-Encoding", ""):
+        if packed and "gzip" in self.headers.get("Accept-Encoding", ""):
             packed = gzip.compress(packed, 1)
             headers["Content-Encoding"] = "gzip"
         self.send_response(status)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from identity_pipeline.connectors.salesforce_contacts import SalesforceContacts
-from identity_pipeline.core.errors import ContractBroken, PermissionDenied, RateLimited
-from identity_pipeline.core.window import Window
+from identity_pipeline.core.errors import ContractBroken, PermissionDenied, RateLimited, SourceRejected, SourceUnavailable
+from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.declarations.source import Source
 from identity_pipeline.demo.vendor_api import serve
 from identity_pipeline_tests.connectors import reading
@@ -100,12 +100,77 @@ def test_who_may_not_read_contacts_is_told_so(org: SalesforceAPI):
         read(org)
 
 
-def test_more_fields_than_an_address_takes_are_left_out_with_a_warning(org: SalesforceAPI):
-    org.more = {f"Custom_Field_With_A_Long_Name_{n:04d}__c": "string" for n in range(500)}
+MANY = {f"Custom_Field_With_A_Long_Name_{n:04d}__c": "string" for n in range(500)}
+
+
+def test_more_fields_than_an_address_takes_are_read_by_a_job(org: SalesforceAPI):
+    org.more = MANY
+    org.put("0030", NOW, **dict.fromkeys(MANY, "kept"))
+    found, window = read(org)
+    assert (found.set_index("Id").loc["0030", [*MANY]] == "kept").all()
+    assert not window.context.warnings
+
+
+def test_without_a_bulk_api_they_are_left_out_with_a_warning(org: SalesforceAPI):
+    org.more, org.bulk = MANY, False
     found, window = read(org)
     assert len(found) == 3
-    assert any("more fields" in warning for warning in window.context.warnings)
+    assert ["FEATURENOTENABLED" in warning or "fields" in warning for warning in window.context.warnings] == [True, True]
     assert {"Id", "Email", "Phone", "Account.Name", "SystemModstamp"} <= set(found.columns)
+
+
+def test_a_record_is_the_same_by_a_query_and_by_a_job(org: SalesforceAPI):
+    org.more = {"Rating__c": "double", "Birthdate": "date", "Note__c": "textarea"}
+    org.put("0030", NOW, AccountId="001A", Note__c='a "quoted"\nline, and ünïcode', Rating__c=4.5, Birthdate="1980-02-29")
+    org.put("0031", NOW, IsDeleted=True, MasterRecordId="0030", Note__c="=2026-01-01T00:00:00.000Z")
+    by_query, by_job = (read(org, bulk_above=above)[0].set_index("Id").sort_index() for above in (100, 0))
+    assert len(org.jobs) == 1
+    pd.testing.assert_frame_equal(by_job[by_query.columns], by_query)
+
+
+def test_a_job_is_read_page_by_page_in_the_window_and_deleted_in_the_end(org: SalesforceAPI):
+    org.page_size = 7
+    for n in range(30):
+        org.put(f"tie{n:02d}", NOW - timedelta(hours=1), LastName="Tie")
+    org.looks = 1  # so it waits once
+    found, _ = read(org, NOW - timedelta(hours=1), bulk_above=20)
+    assert sorted(found["Id"]) == ["0030", *(f"tie{n:02d}" for n in range(30))]
+    assert [job.over for job in org.jobs.values()] == ["deleted"]
+    results = [each.query for each in org.asked if each.path.endswith("/results")]
+    assert [query.get("locator") for query in results] == [None, "7", "14", "21", "28"]
+
+
+def test_a_preview_waits_for_no_job(org: SalesforceAPI):
+    connector = SalesforceContacts(my_domain="acme.my.salesforce.com", access_token=secret(TOKEN), base_url=org.url, bulk_above=0)
+    reading.read(connector, Window(limit=2))
+    assert not org.jobs
+
+
+@pytest.mark.parametrize("spoil", [{"cut": 1}, {"page_size": 1, "cut": 1}])
+def test_results_that_are_not_whole_are_no_read(org: SalesforceAPI, spoil: dict[str, int]):
+    for name, value in spoil.items():
+        setattr(org, name, value)
+    with pytest.raises(ContractBroken, match="its results hold 2"):
+        read(org, bulk_above=0)
+
+
+def test_a_job_that_the_org_stops_says_why_and_shows_nothing_of_it(org: SalesforceAPI):
+    org.failure = "QUERY_TIMEOUT: canary@nordwind-demo.com"
+    with pytest.raises(SourceRejected, match=r"the job is Failed, QUERY_TIMEOUT: look at it in Salesforce") as raised:
+        read(org, bulk_above=0)
+    assert "canary" not in str(raised.value)
+    assert [job.over for job in org.jobs.values()] == ["Aborted"]
+
+
+def test_a_job_that_takes_for_ever_is_given_up_and_stopped(org: SalesforceAPI):
+    org.looks = 10**6
+    slept: list[float] = []
+    connector = SalesforceContacts(my_domain="acme.my.salesforce.com", access_token=secret(TOKEN), base_url=org.url, bulk_above=0)
+    window = Window(context=ReadContext(sleep=slept.append))
+    with pytest.raises(SourceUnavailable, match="not done the job within 3 hours"):
+        reading.read(connector, window)
+    assert 3 * 3600 - 60 <= sum(slept) <= 3 * 3600
+    assert [job.over for job in org.jobs.values()] == ["Aborted"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ FIELDS = {
 }
 _SOQL = re.compile(
     r"SELECT (?P<fields>[\w.,]+) FROM (?P<kind>\w+)(?: WHERE (?P<column>\w+) >= (?P<bound>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z))?"
-    r" ORDER BY (?P<order>\w+),Id"
+    r"(?: ORDER BY (?P<order>\w+),Id)?"
 )
 
 
@@ -38,10 +38,20 @@ def _refusal(status: int, code: str, message: str) -> Refusal:
 
 
 @dataclass
+class Job:
+    """A query that runs by itself; ``over`` is what it was told in the end."""
+
+    query: str
+    looked: int = 0
+    over: str = ""
+
+
+@dataclass
 class SalesforceAPI(VendorAPI):
     """An org: its records by id, those in the recycle bin too. The user may read ``objects``, but not the fields ``hidden`` in them.
 
-    ``used`` of ``allowed`` requests a day are used up. ``lost`` locators are not known any more.
+    ``used`` of ``allowed`` requests a day are used up. ``lost`` locators are not known any more. ``jobs`` of its Bulk
+    API, where it has one (``bulk``), are done after ``looks`` looks at them, if no ``failure`` ends them; ``cut`` rows are lost of each.
     """
 
     token: str = ""
@@ -53,6 +63,11 @@ class SalesforceAPI(VendorAPI):
     used: int = 18
     allowed: int = 100_000
     lost: bool = False
+    bulk: bool = True
+    looks: int = 0
+    failure: str = ""
+    cut: int = 0
+    jobs: dict[str, "Job"] = field(default_factory=dict)
     _results: dict[str, tuple[list[Record], list[str], str]] = field(default_factory=dict)
 
     def put(self, record_id: str, at: datetime, kind: str = "Contact", **fields: Any) -> None:
@@ -91,6 +106,8 @@ class SalesforceAPI(VendorAPI):
                 return self._query(asked)
             case "GET", ["services", "data", "v66.0", "query", locator]:
                 return self._page(asked, locator)
+            case _, ["services", "data", "v66.0", "jobs", "query", *rest]:
+                return self._job(asked, rest)
             case _:
                 raise _refusal(404, "NOT_FOUND", "The requested resource does not exist")
 
@@ -102,18 +119,65 @@ class SalesforceAPI(VendorAPI):
     def _query(self, asked: Asked) -> dict[str, Any]:
         if len(asked.address) > 16_384:
             raise Refusal(414, b"<html>URI Too Long</html>")
-        found = _SOQL.fullmatch(asked.query.get("q", ""))
+        locator = f"01g{len(self._results):012d}"
+        self._results[locator] = self._found(asked.query.get("q", ""))
+        return self._page(asked, f"{locator}-0")
+
+    def _found(self, query: str) -> tuple[list[Record], list[str], str]:
+        found = _SOQL.fullmatch(query)
         if not found:
             raise _refusal(400, "MALFORMED_QUERY", "unexpected token")
         known, names = self._fields(found["kind"]), found["fields"].split(",")
-        for name in (*names, found["order"], found["column"] or "Id"):
+        for name in (*names, found["order"] or "Id", found["column"] or "Id"):
             if name not in known and not (name == "Account.Name" and "AccountId" in known):
                 raise _refusal(400, "INVALID_FIELD", f"No such column '{name}' on entity '{found['kind']}'.")
         records = [each for each in self.records[found["kind"]].values() if not found["bound"] or self._since(each, found)]
-        ordered = sorted(records, key=lambda each: (str(each[found["order"]]), each["Id"]))
-        locator = f"01g{len(self._results):012d}"
-        self._results[locator] = (ordered, names, found["kind"])
-        return self._page(asked, f"{locator}-0")
+        ordered = sorted(records, key=lambda each: (str(each[found["order"]]), each["Id"])) if found["order"] else records[::-1]
+        return ordered, names, found["kind"]
+
+    def _job(self, asked: Asked, rest: list[str]) -> Any:
+        if not self.bulk:
+            raise _refusal(400, "FEATURENOTENABLED", "Async API not enabled")
+        if asked.method == "POST" and not rest:
+            assert asked.body["operation"] == "queryAll"
+            self._found(asked.body["query"])
+            name = f"750{len(self.jobs):015d}"
+            self.jobs[name] = Job(asked.body["query"])
+            return {"id": name, "state": "UploadComplete", "object": "Contact", "apiVersion": 66.0}
+        job = self.jobs.get(rest[0])
+        if job is None:
+            raise _refusal(404, "NOT_FOUND", "The requested resource does not exist")
+        found, names, kind = self._found(job.query)
+        match asked.method, rest[1:]:
+            case "PATCH", []:
+                job.over = asked.body["state"]
+                return {"id": rest[0], "state": job.over}
+            case "DELETE", []:
+                job.over = "deleted"
+                raise Refusal(204, b"")
+            case "GET", []:
+                job.looked += 1
+                state = "InProgress" if job.looked <= self.looks else "Failed" if self.failure else "JobComplete"
+                told = {"numberRecordsProcessed": len(found) if state == "JobComplete" else 0, "errorMessage": self.failure or None}
+                return {"id": rest[0], "state": state, **told}
+            case "GET", ["results"] if job.looked > self.looks and asked.headers["Accept"] == "text/csv":
+                start = int(asked.query.get("locator") or 0)
+                end = start + self.least(int(asked.query["maxRecords"]))
+                page = found[start : min(end, len(found) - self.cut)]
+                headers = {"Sforce-Locator": str(end) if end < len(found) else "null", "Sforce-NumberOfRecords": str(len(page))}
+                raise Refusal(200, self._csv(page, names, kind), {"Content-Type": "text/csv", **headers})
+        raise _refusal(405, "METHOD_NOT_ALLOWED", "HTTP Method not allowed")
+
+    def _csv(self, page: list[Record], names: list[str], kind: str) -> bytes:
+        """Every cell in quotes, null as nothing, instants with Z."""
+
+        def cell(value: Any) -> str:
+            text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            return '"' + re.sub(r"(T\d\d:\d\d:\d\d\.\d{3})\+0000", r"\1Z", text).replace('"', '""') + '"'
+
+        shown = [self._shown(each, names, kind) for each in page]
+        rows = [[(each.get("Account") or {}).get("Name") if name == "Account.Name" else each[name] for name in names] for each in shown]
+        return "".join(",".join(map(cell, row)) + "\n" for row in (names, *rows)).encode()
 
     @staticmethod
     def _since(record: Record, found: re.Match[str]) -> bool:

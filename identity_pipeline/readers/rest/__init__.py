@@ -1,4 +1,4 @@
-"""Reading HTTP APIs that answer JSON in pages.
+"""Reading HTTP APIs that answer JSON in pages, or CSV.
 
 Belongs here: what all such sources share (requests, credentials, pages, batches, a vendor's words
 for its errors, the connection test). Does not belong here: what is true of HTTP without JSON
@@ -18,6 +18,7 @@ from identity_pipeline.readers.rest.limit import CostBudget, Limit, Quota, RateH
 from identity_pipeline.readers.rest.message import ITEM, Request, Response, fits, fitting
 from identity_pipeline.readers.rest.paginator import (
     CursorPaginator,
+    HeaderPaginator,
     KeysetPaginator,
     LinkPaginator,
     OffsetPaginator,
@@ -42,6 +43,7 @@ __all__ = [
     "CursorPaginator",
     "Deltas",
     "ErrorBody",
+    "HeaderPaginator",
     "KeysetPaginator",
     "Limit",
     "LinkPaginator",

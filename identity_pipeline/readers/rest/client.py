@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 
 import requests
@@ -28,7 +29,7 @@ from identity_pipeline.readers.rest.error import GIVE_UP, ErrorBody, VendorError
 from identity_pipeline.readers.rest.limit import Limit, longest
 from identity_pipeline.readers.rest.message import REPORT, Request, Response
 from identity_pipeline.readers.rest.paginator import Paginator, Total
-from identity_pipeline.readers.rest.record import Record
+from identity_pipeline.readers.rest.record import Record, rows
 
 RETRY_BUDGET = 300.0
 """Seconds that failed exchanges and waits of one request may take together."""
@@ -39,12 +40,13 @@ _TOO_LARGE = frozenset({413, 414})
 _LISTED = 3
 """Times that a page is asked for until all it lists can be read: records may go between the two requests."""
 _KEPT = "what is left of the account's limit of requests is left to its other programs: run it later, or have the limit raised"
+_MEDIA_TYPES = {"json": "application/json", "csv": "text/csv"}
 _LED_HERE = f"the page before led here, and what it gave is not accepted (any more): {REPORT}"
 
 
 @dataclass(frozen=True)
 class Client:
-    """Asks one HTTP API for JSON.
+    """Asks one HTTP API for JSON, or for CSV where a request says so.
 
     ``errors`` reads a response, of status 200 too, and says what is wrong with it. ``interval`` is
     the least time between two requests, ``limits`` are where an answer says what is left of a limit. One
@@ -200,7 +202,7 @@ class Client:
             SourceUnavailable: refused, reset, timed out or 5xx, to the end of the budget.
             TruncatedBody: the body broke off every time.
             LimitExceeded: the body is larger than ``max_bytes``, or the request larger than the source takes.
-            ContractBroken: not JSON.
+            ContractBroken: not JSON, or not CSV where that was asked for.
             ConfigurationError: the source leads to another host, or its certificate is not accepted.
         """
         return self._send(request, onward=False)
@@ -253,13 +255,13 @@ class Client:
         if (interval or self.limits) and (pause := pace.turn(limit, interval)):
             self.context.throttled_seconds += pause
             self.context.sleep(pause)
-        common = {"Accept": "application/json", "User-Agent": "identity-pipeline"}
+        common = {"Accept": _MEDIA_TYPES[request.answers], "User-Agent": "identity-pipeline"}
         headers = {**common, **self.headers, **request.headers, **secret, "Accept-Encoding": "gzip"}
         if request.content is not None:
             headers["Content-Type"] = "application/json"
         call = Call(request.method, url, headers, request.content)
         with exchange(self._session, call, self.context, self.deadline) as answered:
-            response = Response(request, call.tried, answered.status_code, answered.headers, self._parsed(call, answered))
+            response = Response(request, call.tried, answered.status_code, answered.headers, self._parsed(request, call, answered))
         found = self.errors(response)
         if found is None and response.status < 300:
             if 0 < (pause := longest(self.limits, response) or 0) <= self.retry_budget:
@@ -283,14 +285,17 @@ class Client:
         """What requests of one kind to one account share."""
         return repr((self.base_url, sorted(secret.items()), interval))
 
-    def _parsed(self, call: Call, response: requests.Response) -> Any:
+    def _parsed(self, request: Request, call: Call, response: requests.Response) -> Any:
         """The parsed body. That of a refusal is None where it cannot be read: it must not hide the status."""
         refused, kind = response.status_code >= 300, content_type(response.headers)
+        expected = "json" if refused else request.answers
+        if response.status_code == HTTPStatus.NO_CONTENT:
+            return None
         try:
             text = b"".join(body.bounded(body.stream(response, self.context), _REFUSAL_BYTES if refused else self.max_bytes))
-            if kind and "json" not in kind:
-                raise ContractBroken(f"with {kind} instead of JSON: a gateway or a login page stands in between")
-            return _json(text)
+            if kind and expected not in kind:
+                raise ContractBroken(f"with {kind} instead of {expected.upper()}: a gateway or a login page stands in between")
+            return _json(text) if expected == "json" else {"records": rows(text)}
         except LimitExceeded as error:
             if refused:
                 return None

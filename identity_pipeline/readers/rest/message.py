@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from identity_pipeline.core.errors import ContractBroken
@@ -25,7 +25,7 @@ _KEYS = frozenset({"code", "data", "detail", "error", "errors", "message", "pagi
 
 @dataclass(frozen=True)
 class Request:
-    """What to ask for: a path below the base URL, its query, and a JSON body if it is a POST.
+    """What to ask for: a path below the base URL, its query, and a JSON body if there is one.
 
     ``path`` may be the whole address that the source gave for the next page, on the same origin.
     ``size`` is where the request says how many records a page may hold (``query.limit``): a page
@@ -33,7 +33,8 @@ class Request:
     between such requests, where it is not the client's: vendors count some endpoints apart. ``follows``
     are fields of the record that was read last, if the page is to begin with it: it is no record of the
     page then, and shows that nothing shifted meanwhile. ``options`` are what headers ask
-    for, by their names: ``{"Prefer": {"odata.maxpagesize": 500}}``.
+    for, by their names: ``{"Prefer": {"odata.maxpagesize": 500}}``. ``answers`` is what comes back: of CSV
+    the rows, as objects of text under ``records``. ``verb`` is the method, where it is not the customary one.
     """
 
     path: str
@@ -43,11 +44,13 @@ class Request:
     interval: float | None = None
     follows: Mapping[str, Any] = field(default_factory=dict, repr=False)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    answers: Literal["json", "csv"] = "json"
+    verb: str = ""
 
     @property
     def method(self) -> str:
-        """``POST`` with a body, else ``GET``."""
-        return "GET" if self.body is None else "POST"
+        """``POST`` with a body, else ``GET``; another where ``verb`` says so."""
+        return self.verb or ("GET" if self.body is None else "POST")
 
     @cached_property
     def address(self) -> str:

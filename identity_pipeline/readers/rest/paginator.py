@@ -188,3 +188,19 @@ def _moment(text: Any) -> datetime | None:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (TypeError, ValueError):
         return None
+
+
+@dataclass(frozen=True)
+class HeaderPaginator:
+    """The response's ``header`` holds a token, the next request carries it ``into`` its query; ``last`` is what it holds at the end."""
+
+    header: str
+    into: str
+    last: str
+
+    def next(self, response: Response) -> Request | None:
+        """The next request, None after the last page."""
+        token = response.headers.get(self.header)
+        if not token:
+            raise ContractBroken(f"{response.tried} does not say whether there is another page ({self.header}): {REPORT}")
+        return None if token == self.last else response.request.put(self.into, token)

@@ -1,5 +1,6 @@
 """Records out of responses, gathered into batches."""
 
+import csv
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from identity_pipeline.core.errors import ContractBroken
 from identity_pipeline.core.text import table_of, to_text
 from identity_pipeline.core.window import Window
 
@@ -90,3 +92,24 @@ def batches(pages: Iterable[Sequence[Record]], window: Window) -> Iterator[pa.Ta
             break
     if held:
         yield table_of(held)
+
+
+def rows(text: bytes) -> list[Record]:
+    """The rows of well-formed CSV with a header, as objects of text; a cell that is empty is null.
+
+    Raises:
+        ContractBroken: it is none, breaks off, or a row has another number of cells than the header.
+    """
+    from pyarrow import csv as arrow_csv  # noqa: PLC0415 - for the few answers that are CSV
+
+    names = next(csv.reader([text.partition(b"\n")[0].decode("utf-8", "replace")]), [])
+    # one block, since a cell may hold line breaks
+    read = arrow_csv.ReadOptions(block_size=len(text) + 1, use_threads=False)
+    cells = arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""])
+    try:
+        made = arrow_csv.read_csv(pa.BufferReader(text), read, arrow_csv.ParseOptions(newlines_in_values=True), cells)
+    except pa.ArrowInvalid:  # its message quotes the row
+        raise ContractBroken("its CSV breaks off or is none") from None
+    if len(set(names)) < len(names) or made.column_names != names:
+        raise ContractBroken("its CSV has no header of different names")
+    return made.to_pylist()
