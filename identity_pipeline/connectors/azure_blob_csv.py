@@ -1,8 +1,9 @@
 """Azure Blob Storage: the CSV files of one container.
 
 Left out: snapshots, earlier versions and deleted blobs; folders of accounts with a hierarchical
-namespace, and the blobs that stand for folders elsewhere; empty blobs. Packed files (gzip, bzip2,
-xz) are unpacked, whatever they are called. A blob in the archive tier has to be rehydrated.
+namespace, and the blobs that stand for folders elsewhere; empty blobs. Packed files, and ZIP
+archives of one, are unpacked, whatever they are called. A blob in the archive tier has to be
+rehydrated.
 
 A blob is read once for each version (entity tag) of it: one that is written again is read again,
 one that comes late is read, whatever its date says. No file of ``changes`` tells of a deleted row;

@@ -1,10 +1,10 @@
 """CSV over HTTPS: the rows of one file, as it stands at one address.
 
-Left out: files behind a login form; an archive of several files (a single file packed with gzip,
-bzip2 or xz is read); ``http://``, except from hosts in IDENTITY_ALLOW_PRIVATE_HOSTS. The address of
-a page of Google Sheets, Google Drive, Dropbox, SharePoint, GitHub and the like that shows a file is
-taken for the file's own. A file is read again unless a strong entity tag, a settled date with its
-length, or its bytes prove that it is the same.
+Left out: files behind a login form; an archive of several files (a packed file, or a ZIP
+archive of one, is read); ``http://``, except from hosts in IDENTITY_ALLOW_PRIVATE_HOSTS. The
+address of a page of Google Sheets, Google Drive, Dropbox, SharePoint, GitHub and the like that
+shows a file is taken for the file's own. A file is read again unless a strong entity tag, a settled
+date with its length, or its bytes prove that it is the same.
 
 The external id and the canonical fields are found by the customary headers, in any spelling
 (``id``, ``Customer ID``, ``E-Mail``), and by those of the exports of Outlook, Google, HubSpot,

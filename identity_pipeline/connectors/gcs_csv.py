@@ -1,7 +1,7 @@
 """Google Cloud Storage: the CSV files of one bucket.
 
-Left out: generations of an object other than the present one; empty objects. Packed files (gzip,
-bzip2, xz) are unpacked, whatever they are called.
+Left out: generations of an object other than the present one; empty objects. Packed files, and
+ZIP archives of one, are unpacked, whatever they are called.
 
 An object is read once for each generation of it: one that is written again is read again, one that
 comes late is read, whatever its date says. No file of ``changes`` tells of a deleted row; under

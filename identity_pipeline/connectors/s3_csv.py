@@ -1,7 +1,8 @@
 """Amazon S3: the CSV files of one bucket, and of other stores that speak S3.
 
 Left out: objects in an archive class that were not restored; versions of an object other than the
-present one; empty objects. Packed files (gzip, bzip2, xz) are unpacked, whatever they are called.
+present one; empty objects. Packed files, and ZIP archives of one, are unpacked, whatever they
+are called.
 
 An object is read once for each version (entity tag) of it: one that is written again is read again,
 one that comes late is read, whatever its date says. No file of ``changes`` tells of a deleted row;

@@ -1,7 +1,7 @@
 """SFTP: the CSV files of one server.
 
-Left out: symbolic links; empty files; SCP and FTP. Packed files (gzip, bzip2, xz) are unpacked,
-whatever they are called. The host's key has to be pinned.
+Left out: symbolic links; empty files; SCP and FTP. Packed files, and ZIP archives of one,
+are unpacked, whatever they are called. The host's key has to be pinned.
 
 A file is read once for each version of it, which is its time of modification with its size: a file
 that is written again with the same size within the same second is not noticed. One that is being

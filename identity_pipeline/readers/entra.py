@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,16 +40,18 @@ _OTHER = "check tenant_id, client_id and client_secret"
 
 @dataclass
 class _Held:
-    """A token until it ends, asked for anew then: ``ask`` gives one and its end in seconds since 1970."""
+    """A token until it ends, asked for anew then, by one of all threads: ``ask`` gives one and its end in seconds since 1970."""
 
     ask: Callable[[], tuple[str, float]]
     _token: str = field(default="", init=False, repr=False)
     _until: float = field(default=0.0, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def token(self) -> str:
-        if time.time() > self._until - _EARLY:
-            self._token, self._until = self.ask()
-        return self._token
+        with self._lock:
+            if time.time() > self._until - _EARLY:
+                self._token, self._until = self.ask()
+            return self._token
 
 
 @dataclass

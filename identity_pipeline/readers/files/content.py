@@ -15,9 +15,10 @@ TAIL = 1_024
 """Bytes of the end that decide."""
 
 _EXPORT = "export it as CSV"
-_UNPACK = "pack it with gzip, bzip2 or xz, or leave it unpacked"
+_UNPACK = "pack it with gzip, bzip2, xz, Zstandard or zip, or leave it unpacked"
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (rb"PK\x03\x04|PK\x05\x06", "a ZIP archive or an Excel workbook", _EXPORT),
+    (rb"PK\x07\x08PK", "a part of a split ZIP archive", "pack it in one"),
     (rb"\xd0\xcf\x11\xe0", "an Excel workbook", _EXPORT),
     (rb"%PDF", "a PDF document", _EXPORT),
     (rb"\{\\rtf", "an RTF document", _EXPORT),
@@ -29,7 +30,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
         "a picture or a film",
         "give the address of the table",
     ),
-    (rb"\x28\xb5\x2f\xfd", "packed with Zstandard", _UNPACK),
+    (rb"\x1f\x8b|BZh[1-9]1AY&SY|\xfd7zXZ\x00|\x28\xb5\x2f\xfd", "packed twice", "pack it once"),
     (rb"\x04\x22\x4d\x18", "packed with LZ4", _UNPACK),
     (rb"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x1f\x9d|.{257}ustar", "an archive", _UNPACK),
     (rb"\x7fELF|MZ.{14}|\xca\xfe\xba\xbe", "a program", "correct the address"),

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
-from identity_pipeline.core.errors import LimitExceeded, SourceUnavailable, TruncatedBody
+from identity_pipeline.core.errors import LimitExceeded, SourceRejected, SourceUnavailable, TruncatedBody
 from identity_pipeline.readers.files.spool import spool
 from identity_pipeline.readers.files.store import Content, Entry, Replaced, Store
 from identity_pipeline.readers.http.retry import Transient
@@ -117,6 +117,8 @@ class Taking:
             raise LimitExceeded(f"{name}: {error}: export less, or raise max_bytes") from None
         except TruncatedBody as error:
             raise error.reworded(f"{name}: {error}: try again later") from None
+        except SourceRejected as error:
+            raise error.reworded(f"{name}: {error}") from None
         entry = replace(self.entry, version=content.version or self.entry.version, size=content.size or self.entry.size)
         return Spooled(entry, file, sha256, content.charset)
 

@@ -1,11 +1,9 @@
 """A file over https: whole, bounded, unpacked, and only when it is not the same as before."""
 
-import bz2
 import gzip
-import lzma
 import resource
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +26,6 @@ from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers.files.csv import Dialect
 from identity_pipeline.readers.files.https import DEADLINE, HttpsStore, is_signed
 from identity_pipeline.readers.files.read import Reading, changed_files, read_files
-from identity_pipeline.readers.files.spool import spool
 from identity_pipeline_tests.servers import faults
 from identity_pipeline_tests.servers.faults import FaultProxy
 from identity_pipeline_tests.servers.files import Authority, FileServer
@@ -98,32 +95,6 @@ GZIPPED = gzip.compress(BODY)
 )
 def test_a_gzip_file_is_unpacked_whatever_its_name(server: FileServer, body: bytes, packed: bool) -> None:
     assert fetch(server.put("/f.csv", body, packed=packed, content_type="application/octet-stream")) == BODY
-
-
-@pytest.mark.parametrize("cut", range(2, len(GZIPPED), 7))
-def test_a_gzip_file_that_breaks_off_anywhere_is_an_error(cut: int) -> None:
-    with pytest.raises(TruncatedBody):
-        spool([GZIPPED[:cut]], 10_000)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 50])
-def test_a_gzip_file_may_come_in_any_pieces(size: int) -> None:
-    two = gzip.compress(BODY[:100]) + gzip.compress(BODY[100:])
-    with spool([two[at : at + size] for at in range(0, len(two), size)], 10_000)[0] as file:
-        assert file.read() == BODY
-
-
-@pytest.mark.parametrize("tail", [b"garbage", b"\x1f\x8b", bytes(3) + b"x"])
-def test_something_else_after_a_gzip_file_is_an_error(tail: bytes) -> None:
-    with pytest.raises(TruncatedBody):
-        spool([GZIPPED + tail], 10_000)
-
-
-def test_a_damaged_gzip_file_is_an_error() -> None:
-    damaged = bytearray(GZIPPED)
-    damaged[-6] ^= 1
-    with pytest.raises(TruncatedBody):
-        spool([bytes(damaged)], 10_000)
 
 
 def test_a_file_at_the_limit_is_read_and_one_byte_more_is_not(server: FileServer) -> None:
@@ -235,29 +206,6 @@ def test_a_tag_that_comes_back_weak_proves_nothing(server: FileServer) -> None:
     server.put("/f.csv", BODY[:-5], etag='"1"', headers={"ETag": 'W/"1"'})
     with pytest.raises(ContractBroken, match="304"):
         fetch(server.url + "/f.csv", again(states))
-
-
-@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, lambda body: lzma.compress(body, check=lzma.CHECK_CRC32)])
-def test_bzip2_and_xz_are_unpacked_whatever_the_name(pack: Callable[[bytes], bytes]) -> None:
-    for packed in (pack(BODY), pack(BODY[:90]) + pack(BODY[90:]), pack(BODY) + bytes(8) + pack(b"x,Bob\n")):
-        for size in (1, 5, 64, 10_000):
-            with spool([packed[at : at + size] for at in range(0, len(packed), size)], 10_000)[0] as file:
-                assert file.read() in {BODY, BODY + b"x,Bob\n"}
-        with pytest.raises(LimitExceeded):
-            spool([packed], 100)
-    whole = pack(BODY)
-    for damaged in (whole[:-3], whole[:20], whole[:30] + b"?" + whole[31:], whole + b"rest"):
-        with pytest.raises(TruncatedBody):
-            spool([damaged], 10_000)
-
-
-@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
-def test_a_bomb_of_another_packing_is_stopped_early(pack: Callable[[bytes], bytes]) -> None:
-    packed = pack(bytes(200_000_000))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(LimitExceeded):
-        spool([packed], 1_000_000)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
 @pytest.mark.parametrize(
