@@ -10,7 +10,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from azure.storage.blob import StandardBlobTier
+from azure.storage.blob import ContentSettings, StandardBlobTier
+from backports import zstd
 
 from identity_pipeline.connectors.azure_blob_csv import AzureBlobCsv
 from identity_pipeline.connectors.base import Secret
@@ -162,12 +163,12 @@ def test_folders_and_empty_blobs_are_no_files(place: Place, proxy: FaultProxy) -
     assert place.ids(place.source(endpoint_url=f"{proxy.url}/{ACCOUNT}")) == ["1"]
 
 
-def test_what_is_packed_is_unpacked_whether_the_blob_says_so_or_not(place: Place) -> None:
-    from azure.storage.blob import ContentSettings  # noqa: PLC0415
-
-    place.write("1.csv", gzip.compress(b"id\n1\n"))
-    place.write("2.csv", gzip.compress(b"id\n2\n"), content_settings=ContentSettings(content_encoding="gzip"))
-    assert sorted(place.ids()) == ["1", "2"]
+@pytest.mark.parametrize("said", [None, "gzip", "zstd", "utf-8"])
+def test_a_blob_is_unpacked_by_its_bytes_whatever_its_writer_said(place: Place, said: str | None) -> None:
+    packed = (lambda body: body, gzip.compress, zstd.compress)
+    for n, pack in enumerate(packed):
+        place.write(f"{n}.csv", pack(b"id\n%d\n" % n), content_settings=ContentSettings(content_encoding=said))
+    assert sorted(place.ids()) == ["0", "1", "2"]
 
 
 def test_a_snapshot_is_no_file_of_its_own(place: Place) -> None:
