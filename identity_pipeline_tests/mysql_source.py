@@ -81,9 +81,9 @@ class Customer:
         word = quote(self.server.password if password is None else password, safe="")
         return f"mysql://{user}:{word}@127.0.0.1:{port or self.server.port}/crm{query}"
 
-    def table(self, name: str = "contacts", url: str | None = None, **settings) -> SqlTable:
+    def table(self, name: str = "contacts", url: str | None = None, shards: int = 1, **settings) -> SqlTable:
         """One of the tables, as the reader sees it."""
-        return SqlTable(MysqlEngine(StoredToken(lambda: url or self.url()), self.server.ca), name, **settings)
+        return SqlTable(MysqlEngine(StoredToken(lambda: url or self.url()), self.server.ca, shards), name, **settings)
 
     def rows(self, name: str = "contacts", url: str | None = None, **settings) -> list[dict]:
         """All records of a table."""

@@ -6,13 +6,13 @@ is one of its own.
 """
 
 import contextlib
-import itertools
 import os
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from queue import Empty, Queue
 
 import psycopg
 
@@ -62,21 +62,26 @@ class Pooler:
         return self.listener.getsockname()[1]
 
     def serve(self) -> None:
-        """One client after the other, until closed."""
+        """Every client at once, until closed. Whoever begins a transaction waits for a session that is free."""
         self.transactions = [0] * len(self.sessions)
+        clients: list[threading.Thread] = []
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             servers = [stack.enter_context(socket.socket(fileno=os.dup(session.fileno()))) for session in self.sessions]
-            for server in servers:
+            free: Queue[int] = Queue()
+            for turn, server in enumerate(servers):
                 server.setblocking(True)
                 stack.callback(server.setblocking, False)  # as its owner has it
-            turns = itertools.cycle(range(len(servers)))
+                free.put(turn)
+            stack.callback(lambda: [client.join(5) for client in clients])
             while True:
-                client, _ = self.listener.accept()
-                with client, contextlib.suppress(ConnectionError):
-                    self._welcome(client)
-                    while True:
-                        turn = next(turns)
-                        self._transaction(client, servers[turn], turn)
+                clients.append(threading.Thread(target=self._serve, args=(self.listener.accept()[0], servers, free), daemon=True))
+                clients[-1].start()
+
+    def _serve(self, client: socket.socket, servers: list[socket.socket], free: "Queue[int]") -> None:
+        with client, contextlib.suppress(OSError, Empty):
+            self._welcome(client)
+            while True:
+                self._transaction(client, servers, free)
 
     def _welcome(self, client: socket.socket) -> None:
         code = 0
@@ -90,24 +95,30 @@ class Pooler:
             client.sendall(_message(b"S", f"{name}\0{value}\0".encode()))
         client.sendall(_message(b"K", struct.pack("!ii", 1, 1)) + _message(_READY, b"I"))
 
-    def _transaction(self, client: socket.socket, server: socket.socket, turn: int) -> None:
+    def _transaction(self, client: socket.socket, servers: list[socket.socket], free: "Queue[int]") -> None:
         """Hand on what the client says to one session, until that is idle."""
         status = asked = b""
-        while status != b"I":
-            try:
+        turn = None
+        try:
+            while status != b"I":
                 kind, message = _read(client)
                 if kind == _TERMINATE:
                     raise ConnectionError
-            except ConnectionError:
-                if status:  # in the middle: the pooler cleans up
-                    self._answer(server, _message(b"Q", b"ROLLBACK\0"))
-                raise
-            self.transactions[turn] += not status and not asked
-            asked += message
-            if kind in {b"Q", b"S"}:
-                status, answer = self._answer(server, asked)
-                client.sendall(answer)
-                asked = b""
+                if turn is None:
+                    turn = free.get(timeout=60)
+                    self.transactions[turn] += 1
+                asked += message
+                if kind in {b"Q", b"S"}:
+                    status, answer = self._answer(servers[turn], asked)
+                    client.sendall(answer)
+                    asked = b""
+        except OSError:
+            if turn is not None:  # in the middle: the pooler cleans up
+                self._answer(servers[turn], _message(b"Q", b"ROLLBACK\0"))
+            raise
+        finally:
+            if turn is not None:
+                free.put(turn)
 
     def _answer(self, server: socket.socket, asked: bytes) -> tuple[bytes, bytes]:
         """The status of the transaction after what was ``asked``, and all that the server answers."""

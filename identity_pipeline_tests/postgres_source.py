@@ -68,9 +68,9 @@ class Customer:
         """The connection string, as ``key=value``, with other fields."""
         return make_conninfo(**conninfo_to_dict(self.url) | {"sslmode": "disable"} | fields)
 
-    def table(self, name: str = "contacts", dsn: str | None = None, **settings) -> SqlTable:
+    def table(self, name: str = "contacts", dsn: str | None = None, shards: int = 1, **settings) -> SqlTable:
         """One of the tables, as the reader sees it."""
-        return SqlTable(PostgresEngine(StoredToken(lambda: dsn or self.dsn())), name, **settings)
+        return SqlTable(PostgresEngine(StoredToken(lambda: dsn or self.dsn()), shards=shards), name, **settings)
 
     def rows(self, name: str = "contacts", dsn: str | None = None, **settings) -> list[dict]:
         """All records of a table."""

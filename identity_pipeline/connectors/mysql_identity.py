@@ -50,7 +50,13 @@ class MysqlIdentity(SqlConnector):
     ca_certificate: str = setting(
         "Text of the certificate authority (PEM) when it is not a public one.", default=""
     )
+    shards: int = setting(
+        "Connections that read a large table side by side; 1: a single one reads it.",
+        default=2,
+        ge=1,
+        le=8,
+    )
 
     def engine(self) -> MysqlEngine:
         """One server."""
-        return MysqlEngine(self.connection_string, self.ca_certificate or None)
+        return MysqlEngine(self.connection_string, self.ca_certificate or None, self.shards)

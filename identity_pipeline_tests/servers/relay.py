@@ -4,6 +4,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from typing import Self
 
@@ -11,10 +12,14 @@ _RST = struct.pack("ii", 1, 0)
 
 
 class Relay:
-    """Passes bytes on to ``host:port``. ``cut_after`` resets each connection once so many bytes came back over it."""
+    """Passes bytes on to ``host:port``. ``cut_after`` resets each connection once so many bytes came back over it.
 
-    def __init__(self, host: str, port: int) -> None:
+    ``rate`` is how many bytes a second come back over each connection: as over a long or narrow line.
+    """
+
+    def __init__(self, host: str, port: int, rate: int | None = None) -> None:
         self.cut_after: int | None = None
+        self.rate = rate
         self.bytes_back = 0
         """Bytes that came back over the newest connection."""
         self.open = 0
@@ -56,13 +61,16 @@ class Relay:
 
     def _exchange(self, caller: socket.socket) -> None:
         self.bytes_back = back = 0
+        began = time.monotonic()
         with caller, socket.create_connection(self._behind) as server:
             other = {caller: server, server: caller}
             while True:
                 for side in select.select(list(other), [], [])[0]:
-                    data = side.recv(1024)
+                    data = side.recv(65_536 if self.rate else 1024)
                     if side is server:
                         back += len(data)
+                        if self.rate:
+                            time.sleep(max(began + back / self.rate - time.monotonic(), 0))
                         self.bytes_back = back
                         if self.cut_after is not None and back > self.cut_after:
                             caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)

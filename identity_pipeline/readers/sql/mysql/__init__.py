@@ -35,10 +35,14 @@ def _dialect(database: str | None) -> Dialect:
 
 @dataclass(frozen=True)
 class MysqlEngine:
-    """A MySQL or MariaDB server. ``ca_certificate`` is the text of an authority that is not a public one (PEM)."""
+    """A MySQL or MariaDB server. ``ca_certificate`` is the text of an authority that is not a public one (PEM).
+
+    ``shards`` is how many connections may read a large table side by side.
+    """
 
     connection_string: TokenProvider = field(repr=False)
     ca_certificate: str | None = field(default=None, repr=False)
+    shards: int = 1
 
     @property
     def dialect(self) -> Dialect:
@@ -61,4 +65,4 @@ class MysqlEngine:
                 raise
             raise extras.missing("mysql") from None
         with read_only(address) as connection:
-            yield MysqlSession(address, connection)
+            yield MysqlSession(address, connection, self.shards)

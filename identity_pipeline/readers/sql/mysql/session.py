@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ from identity_pipeline.readers.sql.engine import Look
 from identity_pipeline.readers.sql.mysql import catalog, commits, stream
 from identity_pipeline.readers.sql.mysql.address import Address
 from identity_pipeline.readers.sql.mysql.wire import Connection, understood
+from identity_pipeline.readers.sql.shards import Reading, Wire, side_by_side
 
 LONGEST = 4 * 3600
 """Seconds that a statement may take, and that we wait for a row of it."""
@@ -41,6 +43,7 @@ SETTINGS = {
 }
 _LIMITS = {True: ("max_statement_time", LONGEST), False: ("max_execution_time", LONGEST * 1000)}
 """MariaDB's name and unit of the longest statement, and MySQL's."""
+_SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
 _TRANSACTIONS = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 40_000}
 
@@ -93,10 +96,11 @@ _PLAIN: dict[str, Any] = dict.fromkeys(("mysql_clear_password", "dialog", "mysql
 
 @dataclass(frozen=True)
 class MysqlSession:
-    """A session of a server."""
+    """A session of a server. ``shards`` is how many may read a large table side by side, this one among them."""
 
     address: Address
     connection: Connection
+    shards: int = 1
 
     def server(self) -> str:
         """Address, product, version, and whether the wire is encrypted."""
@@ -134,7 +138,28 @@ class MysqlSession:
         self, table: Table, followed: FollowedColumn | None, window: Window, since: str | None = None  # noqa: ARG002 - no look gives one
     ) -> Iterator[pa.Table]:  # fmt: skip
         """The rows from the window's lower bound on, and unplaced ones."""
-        return stream.batches(self.connection, table, followed, window)
+        whole = window.lower is None and window.limit is None
+        key, pieces = stream.pieces(self.connection, table) if whole and self.shards > 1 else ("", [])
+        if pieces:
+            own = partial(self._line, table, key, self.connection)
+            yield from side_by_side(window, pieces, [own, *[partial(self._another, table, key)] * (self.shards - 1)])
+        else:
+            yield from stream.batches(self.connection, table, followed, window)
+
+    @contextmanager
+    def _line(self, table: Table, key: str, connection: Connection, wire: Wire) -> Iterator[Reading]:
+        """One session at work, on a snapshot that all of its pieces share.
+
+        The snapshots of two sessions are a moment apart. What that alone may miss, a window has that begins before both.
+        """
+        with wire(connection.fileno()):
+            connection.ask(_SNAPSHOT)
+            yield lambda piece, window: stream.batches(connection, table, None, window, key=key, piece=piece)
+
+    @contextmanager
+    def _another(self, table: Table, key: str, wire: Wire) -> Iterator[Reading]:
+        with read_only(self.address) as connection, self._line(table, key, connection, wire) as reading:
+            yield reading
 
 
 @contextmanager

@@ -6,6 +6,7 @@ there. mysqlclient was not taken: its own cursor is slower than that, it has no 
 one address and verify the certificate for the name that was asked for.
 """
 
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ class Connection(connections.Connection):
     server_version: str
     _secure: bool
     _rfile: BufferedReader | None
+    _sock: socket.socket
 
     @property
     def encrypted(self) -> bool:
@@ -70,6 +72,10 @@ class Connection(connections.Connection):
     def settle(self, timeout: int) -> None:
         """From now on wait so many seconds for an answer: signing in is over."""
         self._read_timeout = self._write_timeout = timeout
+
+    def fileno(self) -> int:
+        """The number of its socket."""
+        return self._sock.fileno()
 
     def ask(self, statement: str) -> list[dict[str, Any]]:
         """Execute a statement; its rows.

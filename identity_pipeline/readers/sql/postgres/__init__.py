@@ -8,6 +8,7 @@ which are the connector's.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow as pa
 
@@ -20,6 +21,7 @@ from identity_pipeline.readers.sql.identifier import Dialect
 from identity_pipeline.readers.sql.postgres import catalog, commits, stream
 from identity_pipeline.readers.sql.postgres.address import Address, parse
 from identity_pipeline.readers.sql.postgres.session import Connection, read_only
+from identity_pipeline.readers.sql.shards import Reading, Wire, side_by_side
 
 _ROLE = """
     SELECT current_user AS name, rolsuper OR pg_has_role('pg_execute_server_program', 'MEMBER') AS may_run_programs
@@ -38,10 +40,11 @@ def safe_postgres_identifier(name: str, setting: str = "table") -> str:
 
 @dataclass(frozen=True)
 class PostgresSession:
-    """A read-only transaction of a server."""
+    """A read-only transaction of a server. ``shards`` is how many others may read a large table for it."""
 
     address: Address
     connection: Connection
+    shards: int = 1
 
     def server(self) -> str:
         """Address, version, and whether the wire is encrypted."""
@@ -74,15 +77,31 @@ class PostgresSession:
 
     def stream(self, table: Table, followed: FollowedColumn | None, window: Window, since: str | None = None) -> Iterator[pa.Table]:
         """The rows from the window's lower bound on, unplaced ones and those committed ``since``."""
-        return stream.batches(self.connection, table, followed, window, since)
+        whole = window.lower is None and window.limit is None
+        pieces = stream.pieces(self.connection, table) if whole and self.shards > 1 else []
+        if pieces:
+            # This transaction keeps the snapshot and does not read: each of its statements would see another one.
+            another = partial(self._another, table, stream.exported(self.connection))
+            if (yield from side_by_side(window, pieces, [another] * self.shards)):
+                return
+        yield from stream.batches(self.connection, table, followed, window, since)
+
+    @contextmanager
+    def _another(self, table: Table, snapshot: str, wire: Wire) -> Iterator[Reading]:
+        with read_only(self.address, snapshot, wire) as connection:
+            yield lambda piece, window: stream.batches(connection, table, None, window, piece=piece)
 
 
 @dataclass(frozen=True)
 class PostgresEngine:
-    """A PostgreSQL server. ``ca_certificate`` is the text of an authority that is not a public one (PEM)."""
+    """A PostgreSQL server. ``ca_certificate`` is the text of an authority that is not a public one (PEM).
+
+    ``shards`` is how many connections may read a large table side by side.
+    """
 
     connection_string: TokenProvider = field(repr=False)
     ca_certificate: str | None = field(default=None, repr=False)
+    shards: int = 1
 
     @property
     def dialect(self) -> Dialect:
@@ -96,4 +115,4 @@ class PostgresEngine:
     @contextmanager
     def _session(self, address: Address) -> Iterator[PostgresSession]:
         with read_only(address) as connection:
-            yield PostgresSession(address, connection)
+            yield PostgresSession(address, connection, self.shards)

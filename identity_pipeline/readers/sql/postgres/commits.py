@@ -65,6 +65,7 @@ _STORAGE = """
         FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = i.inhrelid
     )
     SELECT coalesce(sum(pg_relation_size(tree.oid)), 0)::int8 AS bytes,
+           coalesce(max(pg_relation_size(tree.oid)), 0)::int8 AS largest, current_setting('block_size')::int AS page,
            coalesce(bool_and(relkind = 'p' OR relkind IN ('r', 'm') AND amname = 'heap'), false) AS versioned,
            coalesce(bool_and(readable), false) AS readable,
            coalesce(bool_and(relkind IN ('r', 'p', 'v')), false)
@@ -116,7 +117,7 @@ def look(connection: Connection, table: Table, followed: FollowedColumn | None, 
     writers = connection.execute(_WRITERS).fetchone() or {}
     if followed is None:
         return Look(writers["now"], writers["now"])
-    storage = connection.execute(_STORAGE, table.name).fetchone() or {}
+    storage = stored(connection, table)
     cluster = writers["identifiable"] and connection.execute(_CLUSTER).fetchone()
     scannable = bool(cluster) and storage["versioned"] and storage["readable"] and storage["bytes"] <= HUGE
     small = scannable and storage["bytes"] <= SMALL
@@ -137,6 +138,15 @@ def look(connection: Connection, table: Table, followed: FollowedColumn | None, 
         return Look(clock, settled, str(now), since=str(kept.xmin))
     moved = f"{table} is on another server than at the last load, or that was restored: it is read whole"
     return Look(clock, settled, str(now), whole=True, warnings=(moved,))
+
+
+def stored(connection: Connection, table: Table) -> dict[str, Any]:
+    """How a table is stored, with its partitions and heirs.
+
+    That is ``bytes`` of all, those of the ``largest`` one and of a ``page``; whether all of it is ``versioned``, with system columns
+    that are ``readable``, and ``written_here``.
+    """
+    return connection.execute(_STORAGE, table.name).fetchone() or {}
 
 
 def _unprotected(table: Table, followed: FollowedColumn, writers: dict[str, Any], storage: dict[str, Any]) -> str:

@@ -7,10 +7,11 @@ of its last user's.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from identity_pipeline.core.errors import (
@@ -22,6 +23,7 @@ from identity_pipeline.core.errors import (
     SourceUnavailable,
 )
 from identity_pipeline.readers.sql.postgres.address import Address, clean_environment
+from identity_pipeline.readers.sql.shards import Wire
 
 Connection = psycopg.Connection[dict[str, Any]]
 
@@ -61,26 +63,42 @@ _LOST = re.compile(r"closed the connection|could not (?:receive|send) data|Conne
 _BUSY = ("08", "53", "55P03", "57", "58", "40", "25P03")
 
 
+def _unwatched(_: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 @contextmanager
-def read_only(address: Address) -> Iterator[Connection]:
-    """A read-only transaction, rolled back at the end.
+def read_only(address: Address, snapshot: str | None = None, wire: Wire = _unwatched) -> Iterator[Connection]:
+    """A read-only transaction, rolled back at the end. It sees what the transaction sees that exported ``snapshot``.
 
     Raises:
+        SourceUnavailable: that one is not on the server that answers.
         PipelineError: connecting or a statement inside failed, by who must act. The server's own
             words are not passed on, they may hold values; its SQLSTATE is.
     """
     with address.conninfo() as conninfo:
         connection = _connect(address, conninfo)
         try:
-            connection.read_only = True
-            connection.execute(_SET, (list(SETTINGS), list(SETTINGS.values())))
-            yield connection
-            with suppress(psycopg.Error):  # all was read; a pooler keeps a session that was left in order
-                connection.rollback()
+            with wire(connection.fileno()):
+                connection.read_only = True
+                if snapshot is not None:
+                    _share(connection, address, snapshot)
+                connection.execute(_SET, (list(SETTINGS), list(SETTINGS.values())))
+                yield connection
+                with suppress(psycopg.Error):  # all was read; a pooler keeps a session that was left in order
+                    connection.rollback()
         except psycopg.Error as error:
             raise failure(address, error) from None
         finally:
             connection.close()
+
+
+def _share(connection: Connection, address: Address, snapshot: str) -> None:
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    try:
+        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot))
+    except psycopg.Error as error:
+        raise SourceUnavailable(f"{address} shares no snapshot between two connections (SQLSTATE {error.sqlstate or ''})") from None
 
 
 def _connect(address: Address, conninfo: str) -> Connection:

@@ -6,6 +6,7 @@ of the transaction, by a statement that does: no value ever becomes part of a st
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import LiteralString
 
 import pyarrow as pa
@@ -19,9 +20,14 @@ from identity_pipeline.readers.sql.catalog import Column, Table
 from identity_pipeline.readers.sql.cursor import CursorKind, FollowedColumn
 from identity_pipeline.readers.sql.postgres import commits
 from identity_pipeline.readers.sql.postgres.session import Connection
+from identity_pipeline.readers.sql.shards import Piece
 
 BATCH_ROWS = 50_000
 BATCH_BYTES = 16 * 2**20
+PIECE = 16 * 2**20
+"""Bytes of a table that are one piece of it: less than a second."""
+PIECES = 8
+"""A table of fewer pieces is read over one connection."""
 
 _FORMS: dict[str, LiteralString] = {
     "bytea": "translate(encode({c}, 'base64'), chr(10), '')",
@@ -58,11 +64,35 @@ def maximum(connection: Connection, table: Table, followed: FollowedColumn) -> s
     return (connection.execute(query).fetchone() or {})["maximum"]
 
 
+def pieces(connection: Connection, table: Table) -> list[Piece]:
+    """A large table as ranges of pages, in which each row of a snapshot has one place; none of what is small or no heap.
+
+    Pages that are added meanwhile belong to the last one.
+    """
+    stored = commits.stored(connection, table)
+    step = max(PIECE // stored["page"], 1)
+    bounds = [None, *range(step, stored["largest"] // stored["page"], step), None]
+    heap = stored["versioned"] and stored["readable"]
+    return list(pairwise(bounds)) if heap and len(bounds) > PIECES else []
+
+
+def exported(connection: Connection) -> str:
+    """A snapshot that other transactions can share until this one ends."""
+    found = connection.execute("SELECT pg_export_snapshot() AS it, set_config('idle_in_transaction_session_timeout', '0', true)").fetchone()
+    return (found or {})["it"]
+
+
 def batches(
-    connection: Connection, table: Table, followed: FollowedColumn | None, window: Window, since: str | None = None
+    connection: Connection,
+    table: Table,
+    followed: FollowedColumn | None,
+    window: Window,
+    since: str | None = None,
+    *,
+    piece: Piece = (None, None),
 ) -> Iterator[pa.Table]:
     """The rows of ``table`` from the window's lower bound on, unplaced ones and those committed ``since``, in no order."""
-    statement = _select(table, followed, window, late=since is not None)
+    statement = _select(table, followed, window, late=since is not None) + _within(*piece)
     if followed is not None and window.lower is not None:
         connection.execute(
             "SELECT set_config('identity.lower', %s, true), set_config('identity.timezone', %s, true), "
@@ -89,6 +119,12 @@ def _select(table: Table, followed: FollowedColumn | None, window: Window, *, la
     if window.limit is not None:
         query += sql.SQL(" LIMIT {}").format(window.limit)
     return query
+
+
+def _within(begin: int | None, end: int | None) -> sql.Composable:
+    how: tuple[tuple[LiteralString, int | None], ...] = (("ctid >= {}::tid", begin), ("ctid < {}::tid", end))
+    bounds = [sql.SQL(text).format(f"({page:d},0)") for text, page in how if page is not None]
+    return sql.SQL(" WHERE ") + sql.SQL(" AND ").join(bounds) if bounds else sql.SQL("")
 
 
 def _condition(followed: FollowedColumn, *, late: bool) -> sql.Composed:
