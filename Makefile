@@ -3,8 +3,9 @@
 # make test   everything the tests need, then all of them
 # make lint   formatter, linter, types, layers, unused dependencies
 # make bench  benchmarks, as ratios
+# make soak   20,000 damaged files, each read without loss or refused with a clear error
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint bench clean
+.PHONY: help demo dev test lint bench soak clean
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -42,6 +43,9 @@ test: .venv/.dev
 	@.venv/bin/python -m identity_pipeline_tests.node
 	@.venv/bin/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -q
 
+soak: .venv/.dev
+	@.venv/bin/python -m identity_pipeline_tests.readers.files.mutants
+
 lint: .venv/.dev
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -53,6 +57,7 @@ bench: .venv/.dev
 	@.venv/bin/python -m benchmarks
 	@.venv/bin/python -m benchmarks.api
 	@.venv/bin/python -m benchmarks.sql
+	@.venv/bin/python -m benchmarks.files
 
 clean:
 	-.venv/bin/identity-pipeline db stop
