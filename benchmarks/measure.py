@@ -55,9 +55,11 @@ def run(command: list[str], postmaster: int, environment: dict[str, str] | None 
         sys.exit(f"{' '.join(command[:4])} … failed with {process.returncode}:\n{err[-3000:]}")
     # A backend that has just ended is counted once the postmaster has reaped it.
     time.sleep(0.3)
-    cost = Cost(usage.ru_utime + usage.ru_stime, server_cpu(postmaster) - before, wall, usage.ru_maxrss / 1024)
     lines = out.strip().splitlines()
-    return cost, json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    said = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    # what a child says of its own peak: the system's word for it begins with that of this process
+    peak = said.get("peak_mb", usage.ru_maxrss / 1024)
+    return Cost(usage.ru_utime + usage.ru_stime, server_cpu(postmaster) - before, wall, peak), said
 
 
 def postmaster_pid(data: Path) -> int:

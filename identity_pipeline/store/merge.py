@@ -337,7 +337,7 @@ class _Merger:
             "load_id": pa.scalar(self.load.load_id, pa.int64()),
         }
         if probed is None:
-            copy_rows(self.connection, "identity.records", values, jsonb=["raw"])
+            copy_rows(self.connection, "identity.records", values, jsonb=["raw"], key=ids)
         else:
             copy_rows(self.connection, "pg_temp.staging", values | {"probed_hash": probed}, jsonb=["raw"])
             self.staged = [name for name in values if name not in {"source_name", "external_id"}]

@@ -33,8 +33,10 @@ _JSONB_VERSION = b"\x01"
 _Piece = bytes | pa.Array
 
 
-def copy_rows(connection: psycopg.Connection, target: str, columns: Mapping[str, Column], *, jsonb: Sequence[str] = ()) -> None:
-    """COPY rows into ``target`` (``schema.table``).
+def copy_rows(
+    connection: psycopg.Connection, target: str, columns: Mapping[str, Column], *, jsonb: Sequence[str] = (), key: pa.Array | None = None
+) -> None:
+    """COPY rows into ``target`` (``schema.table``), in the order of ``key`` if there is one.
 
     Each column is written as its Arrow type says: text, bytes as ``bytea``, 32 and 64 bit integers,
     instants in microseconds as ``timestamptz``, lists of text as ``text[]`` (a null list is empty);
@@ -52,6 +54,8 @@ def copy_rows(connection: psycopg.Connection, target: str, columns: Mapping[str,
         null_handling="replace",
         null_replacement=b"",
     )
+    if key is not None and not pc.all(pc.less_equal(key[:-1], key[1:])).as_py():
+        rows = rows.take(pc.sort_indices(key))  # neighbours of an index are written together
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(_HEADER)
         copy.write(bytes_of(rows).data)

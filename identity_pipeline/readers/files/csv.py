@@ -46,7 +46,8 @@ MAX_COLUMNS = 2_000
 MAX_FIELD = 1_000_000
 """Characters of one cell."""
 MAX_ROWS = 50_000
-_BLOCK = 8 * 2**20
+_BLOCK = 2 * 2**20
+"""Bytes that are parsed at a time. Of more, what lies between two blocks costs memory, and nothing is faster."""
 _MAX_RECORD = 32 * 2**20
 _SHORT = 2**13
 """Bytes up to which Python's ``csv`` has parsed a stretch before Arrow has begun."""

@@ -18,7 +18,7 @@ import numpy as np
 from identity_pipeline.core.errors import SourceRejected
 from identity_pipeline.core.window import ReadContext
 
-_BLOCK = 8 * 2**20
+_BLOCK = 2 * 2**20
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
