@@ -26,7 +26,9 @@ from identity_pipeline.core.errors import (
 )
 from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.secret import Env, StoredToken
+from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers.files import azure, azure_access
+from identity_pipeline.readers.files.azure_access import AzureAccess
 from identity_pipeline_tests.connectors.reading import read, secret, window
 from identity_pipeline_tests.servers import azurite
 from identity_pipeline_tests.servers.azurite import ACCOUNT, CONTAINER, KEY
@@ -240,6 +242,23 @@ WAYS: dict[str, Callable[[Place], dict[str, object]]] = {
 def test_there_are_several_ways_to_sign_in(place: Place, way: str) -> None:
     place.put("a.csv", "1")
     assert place.ids(place.source(**WAYS[way](place))) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("access", "address"),
+    [
+        (AzureAccess(ACCOUNT, sas=secret("sig=x")), f"https://{ACCOUNT}.blob.core.windows.net"),
+        (AzureAccess(ACCOUNT, "https://b.example.org/", sas=secret("sig=x")), "https://b.example.org"),
+        (AzureAccess(connection=secret(f"AccountName={ACCOUNT};AccountKey={KEY}")), f"https://{ACCOUNT}.blob.core.windows.net"),
+        (
+            AzureAccess(connection=secret(f" AccountKey={KEY};AccountName={ACCOUNT};EndpointSuffix=core.usgovcloudapi.net; ")),
+            f"https://{ACCOUNT}.blob.core.usgovcloudapi.net",
+        ),
+        (AzureAccess(connection=secret("BlobEndpoint=https://b.example.org;SharedAccessSignature=?sv=1&sig=x")), "https://b.example.org"),
+    ],
+)
+def test_the_address_follows_from_the_account_unless_it_is_said(access: AzureAccess, address: str) -> None:
+    assert access.opened(CONTAINER, ReadContext())[0] == address
 
 
 def entra(server: OAuthServer, **options: object) -> dict[str, Any]:

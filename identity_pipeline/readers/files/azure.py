@@ -117,7 +117,7 @@ class AzureStore:
 
     def _call(self, path: str, asked: Mapping[str, object], headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         place, signer = self._opened
-        query = "&".join(part for part in (urlencode(asked), signer.query()) if part)
+        query = "&".join(part for part in (urlencode(asked, quote_via=quote), signer.query()) if part)
         return f"{place}/{quote(self.container, safe='$')}{path}?{query}", {"x-ms-version": _VERSION, **headers, **signer.headers()}
 
     def _explained(self, status: int, said: bytes) -> tuple[str, str]:  # noqa: ARG002 - the code says it
