@@ -242,6 +242,7 @@ def test_an_account_is_connected_by_redirect_and_again_by_one_button_after_it_wa
         expect(page.get_by_role("row", name=re.compile("needs_reconnect"))).to_have_count(0)
         page.goto("/oauth/callback?state=forged&code=1")
         expect(page.get_by_role("alert")).to_contain_text("not the answer to a connect that was begun here")
+        expect(page).to_have_url(f"{served.base}/oauth/callback")
 
         with vendor_api.serve(_People(now=datetime(2026, 3, 1, tzinfo=UTC))) as people:
             people.accepts = server.accepts

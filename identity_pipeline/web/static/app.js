@@ -1,6 +1,9 @@
 // What htmx does not do: a stream of steps, a run as it goes, times in the reader's zone, the preview's choices.
 "use strict";
 
+// what a provider led back with is used up, and is nothing for the browser's history
+if (["/login/callback", "/oauth/callback"].includes(location.pathname)) history.replaceState(null, "", location.pathname);
+
 function localTimes(root) {
   for (const each of root.querySelectorAll("time[datetime]")) {
     const when = new Date(each.dateTime);
