@@ -112,11 +112,15 @@ def _spent(
     return best
 
 
+def _rows(best: dict[str, dict[str, Any]]) -> None:
+    for what, run in best.items():
+        print(f"| {what} | {run['rows']:,} | {run['cpu']:.2f} | {run['all']:.2f} | {run['wall']:.2f} | {run['peak_mb']:.0f} |", flush=True)
+
+
 def _show(best: dict[str, dict[str, Any]], aim: float | None) -> None:
     """Our reading, which is the first, beside bare ones; the aim is that of the last."""
     (_, reading), *bare = best.items()
-    for what, run in best.items():
-        print(f"| {what} | {run['rows']:,} | {run['cpu']:.2f} | {run['all']:.2f} | {run['wall']:.2f} | {run['peak_mb']:.0f} |")
+    _rows(best)
     for what, floor in bare:
         own, both, wall = (f"{floor[key] / reading[key]:.2f}" for key in ("cpu", "all", "wall"))
         print(f"| speed by {what} | | {own} | {both}{f' (aim >= {aim})' if aim and what == bare[-1][0] else ''} | {wall} | |", flush=True)
@@ -134,7 +138,7 @@ def _sharded(name: str, source_type: str, config: dict[str, Any], address: tuple
                 f"{name}, shards: {count}{way}": _command("ours", source_type, json.dumps(config | {"shards": count}))
                 for count in (1, 2, 4)
             }
-            _show(_spent(readings, server, environment, by="wall", rounds=2), None)
+            _rows(_spent(readings, server, environment, by="wall", rounds=2))
 
 
 def postgres(rows: tuple[int, int]) -> None:
