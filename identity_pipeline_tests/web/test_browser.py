@@ -310,6 +310,7 @@ def test_people_sign_in_at_their_provider_and_what_they_change_is_told(browser: 
                 expect(page.get_by_role("alert")).to_contain_text(
                     "eve@nordwind-demo.com is signed in at 127.0.0.1, and may not come in here"
                 )
+                expect(page).to_have_url(f"{served.base}/login/callback")
                 fine(page)
                 page.goto("/sources")
                 expect(page).to_have_url(f"{served.base}/login?next=/sources")
