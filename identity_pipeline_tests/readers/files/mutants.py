@@ -8,6 +8,7 @@ quarantined; the same whichever parser read it, in however small blocks. A mutan
 import argparse
 import bz2
 import gzip
+import io
 import json
 import lzma
 import random
@@ -16,12 +17,14 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from backports import zstd
 
 from identity_pipeline.core.errors import PipelineError
 from identity_pipeline.core.text import cast_all_utf8
@@ -50,7 +53,18 @@ _PACKINGS = {
     "two gzip members": lambda body: gzip.compress(body[:99], mtime=0) + gzip.compress(body[99:], mtime=0),
     "bzip2": bz2.compress,
     "xz": lzma.compress,
+    "zstd": lambda body: zstd.compress(body, options={zstd.CompressionParameter.checksum_flag: 1}),
+    "zip": lambda body: _zipped(body, zipfile.ZIP_DEFLATED),
+    "zip, stored": lambda body: _zipped(body, zipfile.ZIP_STORED),
 }
+
+
+def _zipped(body: bytes, method: int) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as archive:
+        archive.writestr(zipfile.ZipInfo("folder/"), b"")
+        archive.writestr(zipfile.ZipInfo("folder/file.csv"), body, method)
+    return made.getvalue()
 
 
 def _corpus() -> list[bytes]:
