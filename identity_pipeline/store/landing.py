@@ -159,6 +159,7 @@ class LandingWriter:
     fields: dict[str, None] = field(default_factory=dict)
     _waiting: list[pa.Table] = field(default_factory=list)
     _noted: list[pa.Table] = field(default_factory=list)
+    _waiting_rows: int = 0
     _rows: int = 0
     _bytes: int = 0
     _files: int = 0
@@ -177,9 +178,10 @@ class LandingWriter:
         self.fields.update((name, None) for name in table.column_names if name != PLACE)
         if not table.num_rows:
             return
-        if self._waiting and (self._waiting[0].schema != table.schema or sum(t.num_rows for t in self._waiting) >= _GATHER_ROWS):
+        if self._waiting and (self._waiting[0].schema != table.schema or self._waiting_rows >= _GATHER_ROWS):
             self._flush()
         self._waiting.append(table)
+        self._waiting_rows += table.num_rows
         self._rows += table.num_rows
         self._bytes += table.nbytes
         if self._rows >= PART_ROWS or self._bytes >= PART_BYTES:
@@ -196,7 +198,7 @@ class LandingWriter:
         self._noted.append(table)
 
     def _flush(self) -> None:
-        tables, self._waiting = self._waiting, []
+        tables, self._waiting, self._waiting_rows = self._waiting, [], 0
         self._write(tables, "")
 
     def _flush_noted(self) -> None:

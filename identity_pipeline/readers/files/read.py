@@ -1,7 +1,7 @@
 """The files of any store that changed, one after the other, and the connection test over them."""
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC
@@ -24,6 +24,8 @@ MAX_BYTES = 50_000_000
 RETRY_BUDGET = 900.0
 """Seconds that failed downloads of one file and the waits between them may take together."""
 ATTEMPTS = 5
+GATHERED_ROWS, GATHERED_BYTES = 5_000, 2**22
+"""What is read of small files is handed on once it is so much."""
 
 
 Contents = Literal["changes", "everything"]
@@ -67,9 +69,12 @@ def read_files(store: Store, reading: Reading, window: Window) -> Iterator[pa.Ta
     """
     window.context.asked_below = window.by_mark
     with closing(store), closing(changed_files(store, reading, window)) as files:
-        for found in files:
-            for table in read_csv(found.file, reading.dialect, window.context, name=found.entry.name, charset=found.charset):
-                yield _told_of(table, found.entry) if reading.file_fields else table
+        tables = (
+            _told_of(table, found.entry) if reading.file_fields else table
+            for found in files
+            for table in read_csv(found.file, reading.dialect, window.context, name=found.entry.name, charset=found.charset)
+        )
+        yield from tables if window.limit is not None else _gathered(tables)
 
 
 def changed_files(store: Store, reading: Reading, window: Window) -> Generator[Spooled]:
@@ -125,6 +130,22 @@ def unread(store: Store, reading: Reading, window: Window) -> list[Entry]:
     retry = Retry(window.context, reading.retry_budget, ATTEMPTS)
     with closing(store):
         return Listing(store, window, reading.fingerprint, retry, newest_only=reading.contents == "everything").changed()
+
+
+def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The tables, small ones of the same columns put together: to filter one and to look it up costs as much as a hundred files' rows."""
+    waiting, rows, size = list[pa.Table](), 0, 0
+    for table in tables:
+        if waiting and table.schema != waiting[0].schema:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting, rows, size = [], 0, 0
+        waiting.append(table)
+        rows, size = rows + table.num_rows, size + table.nbytes
+        if rows >= GATHERED_ROWS or size >= GATHERED_BYTES:
+            yield pa.concat_tables(waiting).combine_chunks() if len(waiting) > 1 else table
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _told_of(table: pa.Table, entry: Entry) -> pa.Table:

@@ -55,7 +55,8 @@ def test_other_rules_or_another_dialect_read_the_same_files_again(shelf: Shelf) 
     first = window()
     ids(shelf, first)
     assert ids(shelf, window(first.context.files), rules="other") == ["1", "2", "3"]
-    assert len(list(files.read_files(shelf, Reading(Dialect(delimiter=",")), window(first.context.files)))) == 3
+    [table] = files.read_files(shelf, Reading(Dialect(delimiter=",")), window(first.context.files))
+    assert table.num_rows == 3
 
 
 def test_named_objects_are_read_in_any_case_and_no_others(shelf: Shelf) -> None:
@@ -69,11 +70,22 @@ def test_named_objects_are_read_in_any_case_and_no_others(shelf: Shelf) -> None:
 
 
 def test_a_file_that_was_not_read_to_the_end_has_no_state(shelf: Shelf) -> None:
-    asked = window()
+    asked = window(limit=2)
     tables = files.read_files(shelf, Reading(Dialect()), asked)
     next(tables)
     next(tables)
     assert list(asked.context.files) == ["a"]
+
+
+def test_the_rows_of_small_files_come_together_as_long_as_their_columns_are_the_same() -> None:
+    held = {f"{n:03}": ("1", b"id,name\n%d,Ann\n" % n) for n in range(30)}
+    shelf = Shelf(
+        **held | {"010": ("1", b"id,name,city\n10,Ann,Ulm\n"), "020": ("1", b"id,name\n20,Ann,extra\n"), "029": ("1", b"id,name\n")}
+    )
+    tables = list(files.read_files(shelf, Reading(Dialect()), window()))
+    assert [table.num_rows for table in tables] == [10, 1, 9, 1, 8]
+    assert [i for table in tables for i in table["id"].to_pylist()] == [str(n) for n in range(29)]
+    assert all(column.num_chunks == 1 for table in tables for column in table.columns)
 
 
 def test_what_breaks_off_while_it_is_taken_is_taken_again(shelf: Shelf) -> None:

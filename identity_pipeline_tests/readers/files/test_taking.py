@@ -10,13 +10,20 @@ import pytest
 from identity_pipeline.core.errors import CredentialError, PermissionDenied, RateLimited, SourceUnavailable
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.readers import files
-from identity_pipeline.readers.files import Content, Dialect, Entry, Reading, taking
+from identity_pipeline.readers.files import Content, Dialect, Entry, Reading, read, taking
 from identity_pipeline.readers.http.retry import Transient
 from identity_pipeline_tests.connectors import reading as connectors
 from identity_pipeline_tests.connectors.test_s3_csv import Bucket
 from identity_pipeline_tests.servers import faults
 from identity_pipeline_tests.servers.faults import FaultProxy
 from identity_pipeline_tests.servers.shelf import Shelf
+
+
+@pytest.fixture(autouse=True)
+def _file_by_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file's rows are handed on before the next file is read."""
+    monkeypatch.setattr(read, "GATHERED_ROWS", 1)
+
 
 NAMES = [f"f{number:02}" for number in range(20)]
 
