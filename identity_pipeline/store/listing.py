@@ -20,12 +20,14 @@ def _rows(url: str, doing: str, query: sql.Composed | str, values: tuple[Any, ..
         return cursor.execute(query if isinstance(query, sql.Composed) else query.encode(), values).fetchall()
 
 
-def loads(url: str, source_name: str | None = None, *, run_id: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
-    """Loads, newest first, with every column of the ledger."""
+def loads(
+    url: str, source_name: str | None = None, *, run_id: str | None = None, before: int | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Loads, newest first, with every column of the ledger; those before the load of that id."""
     wanted = {name: value for name, value in {"source_name": source_name, "run_id": run_id}.items() if value is not None}
-    where = [sql.SQL("{} = %s").format(sql.Identifier(name)) for name in wanted] or [sql.SQL("true")]
+    where = [sql.SQL("(%s::bigint is null or load_id < %s)"), *(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in wanted)]
     query = sql.SQL("select * from identity.loads where {} order by load_id desc limit %s").format(sql.SQL(" and ").join(where))
-    return _rows(url, "list the loads", query, (*wanted.values(), limit))
+    return _rows(url, "list the loads", query, (before, before, *wanted.values(), limit))
 
 
 def latest(url: str) -> dict[str, dict[str, Any]]:

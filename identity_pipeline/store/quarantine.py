@@ -49,13 +49,27 @@ def keep(connection: psycopg.Connection, load: Load, rejected: Iterable[Rejected
         )
 
 
+_FURTHER = """(last_seen_at, quarantine_id) < (
+    select q.last_seen_at, q.quarantine_id from identity.quarantine q where q.quarantine_id = %s
+)"""
+
+
 def listing(
-    url: str, source_name: str | None = None, *, reason: str | None = None, status: str | None = None, limit: int | None = None
+    url: str,
+    source_name: str | None = None,
+    *,
+    reason: str | None = None,
+    status: str | None = None,
+    before: int | None = None,
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Records in quarantine without their raw fields, newest first."""
+    """Records in quarantine without their raw fields, newest first; those that come after the one of the id ``before``."""
     given = {"source_name": source_name, "reason": reason, "status": status}
-    wanted = {name: value for name, value in given.items() if value is not None}
-    where = [sql.SQL("{} = %s").format(sql.Identifier(name)) for name in wanted] or [sql.SQL("true")]
+    wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    where: list[sql.Composable] = [sql.SQL("{} = %s").format(sql.Identifier(name)) for name in wanted] or [sql.SQL("true")]
+    if before is not None:
+        where.append(sql.SQL(_FURTHER))
+        wanted["before"] = before
     query = sql.SQL("select {} from identity.quarantine where {} order by last_seen_at desc, quarantine_id desc limit %s").format(
         sql.SQL(_SHOWN), sql.SQL(" and ").join(where)
     )

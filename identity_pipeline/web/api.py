@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -25,6 +25,9 @@ from identity_pipeline.web.site import Site, status_of
 PREFIX = "/api/v1"
 Name = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,62}$", description="Name of a source")]
 Limit = Annotated[int, Query(ge=1, le=1_000, description="How many at most")]
+Before = Annotated[
+    int | None, Query(ge=1, le=2**63 - 1, description="Id of the last one of the page before; the header Link has the whole address")
+]
 _PROBLEM = {
     "description": "What is wrong, and who does what next",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -193,9 +196,16 @@ def run(name: Name, run_id: str, the: The) -> dict[str, Any]:
 
 
 @router.get("/sources/{name}/loads")
-def loads(name: Name, the: The, limit: Limit = 50) -> list[dict[str, Any]]:
-    """What was loaded, newest first, with its balance."""
-    return listing.loads(the.url(), name, limit=limit)
+def loads(request: Request, response: Response, name: Name, the: The, *, before: Before = None, limit: Limit = 50) -> list[dict[str, Any]]:
+    """What was loaded, newest first, with its balance. The header ``Link`` leads to the next page."""
+    return _paged(request, response, listing.loads(the.url(), name, before=before, limit=limit), "load_id", limit)
+
+
+def _paged(request: Request, response: Response, rows: list[dict[str, Any]], key: str, limit: int) -> list[dict[str, Any]]:
+    if len(rows) == limit:
+        following = request.url.include_query_params(before=rows[-1][key])
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return rows
 
 
 @router.get("/sources/{name}/records")
@@ -210,10 +220,20 @@ def found_records(
 
 @router.get("/quarantine")
 def quarantined(
-    the: The, source_name: str | None = None, reason: str | None = None, status: str = "open", limit: Limit = 50
+    request: Request,
+    response: Response,
+    the: The,
+    *,
+    source_name: str | None = None,
+    reason: str | None = None,
+    status: str = "open",
+    before: Before = None,
+    limit: Limit = 50,
 ) -> list[dict[str, Any]]:
-    """Records that could not be merged, newest first, without their fields."""
-    return quarantine.listing(the.url(), source_name, reason=reason, status=None if status == "all" else status, limit=limit)
+    """Records that could not be merged, newest first, without their fields. The header ``Link`` leads to the next page."""
+    wanted = {"reason": reason, "status": None if status == "all" else status}
+    found = quarantine.listing(the.url(), source_name, **wanted, before=before, limit=limit)
+    return _paged(request, response, found, "quarantine_id", limit)
 
 
 @router.post("/quarantine/discard")

@@ -29,6 +29,16 @@ def problem(answer: httpx.Response, status: int) -> str:
     return answer.json()["detail"]
 
 
+def paged(client: httpx.Client, address: str) -> list[list[dict]]:
+    """All pages, as the answers lead from one to the next."""
+    found = []
+    while address:
+        answer = client.get(address).raise_for_status()
+        found.append(answer.json())
+        address = answer.links.get("next", {}).get("url", "")
+    return found
+
+
 def test_from_a_declaration_to_rows_and_back_to_nothing(served: Served, client: httpx.Client):
     declared = served.csv("people", cursor_column="updated_at", cursor_type="timestamp")
     assert client.put(f"{API}/sources/people", json=declared).raise_for_status().json()["difference"]
@@ -54,6 +64,8 @@ def test_from_a_declaration_to_rows_and_back_to_nothing(served: Served, client: 
         (found,) = client.get(f"{API}/sources/people/records", params={"query": query}).json()
         assert (found["external_id"], found["raw"]["name"]) == ("3", "Person 3")
     assert [load["full_refresh"] for load in client.get(f"{API}/sources/people/loads").json()] == [True, False]
+    pages = paged(client, f"{API}/sources/people/loads?limit=1")
+    assert [[load["full_refresh"] for load in page] for page in pages] == [[True], [False], []]
 
     client.delete(f"{API}/sources/people").raise_for_status()
     assert not (served.folder / "project/sources/people.yaml").exists()
@@ -64,16 +76,21 @@ def test_from_a_declaration_to_rows_and_back_to_nothing(served: Served, client: 
 
 def test_a_record_in_quarantine_is_seen_replayed_and_discarded(served: Served, client: httpx.Client):
     served.files.files["/torn.csv"] = type(served.files.files["/people.csv"])(
-        b"id,email\n,nobody@nordwind-demo.com\n1,a@nordwind-demo.com\n"
+        b"id,email\n,nobody@nordwind-demo.com\n1,a@nordwind-demo.com\n,b@nordwind-demo.com\n,c@nordwind-demo.com\n"
     )
     client.put(f"{API}/sources/torn", json=served.csv("torn") | {"config": {"url": f"{served.files.url}/torn.csv"}}).raise_for_status()
     run = served.awaited(client, "torn", client.post(f"{API}/sources/torn/ingest").json()["run_id"])
-    assert (run["load"]["quarantined"], run["load"]["inserted"]) == (1, 1)
-    (row,) = client.get(f"{API}/quarantine", params={"source_name": "torn"}).json()
-    assert row["reason"] == "missing_id"
-    assert client.post(f"{API}/sources/torn/quarantine/replay").json()["still_open"] == 1
-    (row,) = client.get(f"{API}/quarantine", params={"source_name": "torn"}).json()
-    assert client.post(f"{API}/quarantine/discard", json={"ids": [row["quarantine_id"]]}).json() == {"discarded": 1}
+    assert (run["load"]["quarantined"], run["load"]["inserted"]) == (3, 1)
+    rows = client.get(f"{API}/quarantine", params={"source_name": "torn"}).json()
+    assert {row["reason"] for row in rows} == {"missing_id"}
+    pages = paged(client, f"{API}/quarantine?source_name=torn&limit=2")
+    assert [[row["quarantine_id"] for row in page] for page in pages] == [
+        [row["quarantine_id"] for row in rows[:2]],
+        [rows[2]["quarantine_id"]],
+    ]
+    assert client.post(f"{API}/sources/torn/quarantine/replay").json()["still_open"] == 3
+    ids = [row["quarantine_id"] for row in client.get(f"{API}/quarantine", params={"source_name": "torn"}).json()]
+    assert client.post(f"{API}/quarantine/discard", json={"ids": ids}).json() == {"discarded": 3}
     assert client.get(f"{API}/quarantine", params={"source_name": "torn"}).json() == []
 
 
