@@ -34,6 +34,7 @@ ROW = st.tuples(
 STREAM = st.lists(st.lists(ROW, min_size=1, max_size=3), min_size=1, max_size=4)
 LANDED_BEFORE = [[(1, None, "B", None)], [(2, None, "A", None)], [(1, None, "A", None)]]
 """Another version of a record comes before the sieve begins, and what is stored of it after that."""
+GONE_AND_BACK = [[(2, None, "A", None), (1, None, "A", "yes"), (3, None, "A", None)], [(1, None, "A", None)]]
 OLD, NEW = "2026-04-01T00:00:00Z", "2026-04-03T00:00:00Z"
 
 
@@ -44,7 +45,10 @@ def target(database_url: str, tmp_path_factory: pytest.TempPathFactory, monkeypa
 
 
 def outcome(target: Target, spec: Any, streams: list[list[list[Row]]], *, sieved: bool, full_refresh: bool, worth: float = 8) -> list[Any]:
-    """After each load: what is stored, and what of the balance does not depend on where a version was settled."""
+    """After each load: what is stored, and what of the balance does not depend on where a version was settled.
+
+    ``deleted`` does: a record that is shown deleted and then alive counts where the two are in different parts.
+    """
     source = Played(target, replace(spec, source_name=f"crm_{next(NUMBERS)}"))
     found: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -55,7 +59,7 @@ def outcome(target: Target, spec: Any, streams: list[list[list[Row]]], *, sieved
             source.shows(*(table(*rows, names=NAMES) for rows in stream))
             row = source.load(full_refresh=full_refresh)
             assert row["records_read"] == sum(row[name] for name in BALANCE)
-            found.append((stored(target.url, source.spec.source_name), row["inserted"], row["deleted"], row["row_count"]))
+            found.append((stored(target.url, source.spec.source_name), row["inserted"], row["row_count"]))
     return found
 
 
@@ -73,6 +77,7 @@ def stored(url: str, source_name: str) -> list[Any]:
 @example([[[(1, NEW, "A", None)]], [[(1, NEW, "A", None)], [(1, OLD, "B", None)]]], True, False, True, 8)
 @example([[[(1, NEW, "A", "yes")]], [[(1, NEW, "A", "yes")], [(1, OLD, "B", None)]]], True, False, False, 8)
 @example([[[(1, None, "A", None), (2, None, "A", None)]], LANDED_BEFORE], False, False, False, 1)
+@example([[[(2, None, "A", None)]], GONE_AND_BACK], False, False, False, 1)
 def test_it_changes_nothing_of_what_is_stored(
     target: Target, streams: list[list[list[Row]]], by_cursor: bool, snapshot: bool, full_refresh: bool, worth: float
 ):
