@@ -1,11 +1,12 @@
 # make demo   load three bundled sources on an embedded Postgres
+# make drop   put a file into a bucket, and see its rows come by a sensor
 # make dev    the same services, with Dagster's UI on 127.0.0.1:3000
 # make test   everything the tests need, then all of them
 # make lint   formatter, linter, types, layers, unused dependencies
 # make bench  benchmarks, as ratios
 # make soak   20,000 damaged files, each read without loss or refused with a clear error
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint bench soak clean
+.PHONY: help demo drop dev test lint bench soak clean
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -35,6 +36,9 @@ help:
 
 demo: .venv/.run
 	@.venv/bin/python -m identity_pipeline.demo
+
+drop: .venv/.run
+	@.venv/bin/python -m identity_pipeline.demo drop
 
 dev: .venv/.run
 	@.venv/bin/python -m identity_pipeline.demo dev

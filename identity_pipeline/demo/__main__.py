@@ -1,11 +1,11 @@
-"""`python -m identity_pipeline.demo`: load the three bundled sources once; with `dev`: keep everything up, with the UI."""
+"""`python -m identity_pipeline.demo`: load the three bundled sources once; `dev`: keep everything up, with the UI; `drop`: see a sensor."""
 
 import os
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +38,12 @@ def dev(port: int) -> None:
     sys.exit(_guarded(lambda: _dev(port)))
 
 
+@demo.command()
+def drop() -> None:
+    """Put a file into a bucket; a sensor sees it and starts a load."""
+    sys.exit(_guarded(_drop))
+
+
 def _guarded(work):  # noqa: ANN001, ANN202 - a call without arguments that returns an exit status
     try:
         return work()
@@ -59,6 +65,14 @@ def _dev(port: int) -> int:
 
         with dg.DagsterInstance.get() as instance, services.daemon(_say):
             server.serve(instance, "127.0.0.1", port, _say)
+    return 0
+
+
+def _drop() -> int:
+    from identity_pipeline.demo import drop as dropping  # noqa: PLC0415 - few see it
+
+    load = dropping.drop(_say)
+    _show(services.database(), load["run_id"], [dropping.SOURCE], newest=True)
     return 0
 
 
@@ -112,30 +126,30 @@ def _followed(run_id: str, launched: subprocess.Popen[str], keep_daemon: Callabl
         return follow(instance, {"ingest": run_id}, say=lambda _, message: _say(message), every=lambda _: keep_daemon())[0]
 
 
-def _show(url: str, run_id: str) -> None:
+def _show(url: str, run_id: str, sources: Sequence[str] = SOURCES, *, newest: bool = False) -> None:
     from identity_pipeline.cli.output import show  # noqa: PLC0415
     from identity_pipeline.core.balance import COUNTS  # noqa: PLC0415
     from identity_pipeline.store import listing  # noqa: PLC0415
 
     click.echo("\nThe balance of each load: records_read is the sum of the six after it")
     show(listing.loads(url, run_id=run_id), ("source_name", "status", *COUNTS, "cursor_after"))
-    click.echo("\nThe first rows of identity.records")
+    click.echo(f"\nThe {'newest' if newest else 'first'} rows of identity.records")
     show(
-        _first_records(url),
+        _some_records(url, sources, "desc" if newest else "asc"),
         ("source_name", "external_id", "email", "email_verdict", "phone", "full_name", "city", "country"),
     )
 
 
-def _first_records(url: str) -> list[dict[str, object]]:
+def _some_records(url: str, sources: Sequence[str], order: str) -> list[dict[str, object]]:
     from identity_pipeline.store.database import connect  # noqa: PLC0415
 
     columns = ("source_name", "external_id", "email", "email_verdict", "phone", "full_name", "city", "country")
-    with connect(url, doing="show the first rows") as connection:
+    with connect(url, doing="show some rows") as connection:
         rows = [
             row
-            for name in SOURCES
+            for name in sources
             for row in connection.execute(
-                f"select {', '.join(columns)} from identity.records where source_name = %s order by external_id limit 3",  # type: ignore[arg-type] - constants
+                f"select {', '.join(columns)} from identity.records where source_name = %s order by external_id {order} limit 3",  # type: ignore[arg-type] - constants
                 (name,),
             ).fetchall()
         ]

@@ -76,7 +76,7 @@ def _place() -> _Place:
     path = settings.home() / "demo.json"
     if path.exists():
         place = _Place(**json.loads(path.read_text()))
-        if place.alive() or (_free(place.csv_port) and _free(place.hubspot_port)):
+        if place.alive() or (is_free(place.csv_port) and is_free(place.hubspot_port)):
             return place
     place = _Place(_any_port(), _any_port(), secrets.token_urlsafe(24))
     path.touch(mode=0o600)
@@ -89,7 +89,8 @@ def _any_port() -> int:
         return listening.getsockname()[1]
 
 
-def _free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """True if nobody listens on this port of 127.0.0.1."""
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError:
