@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from identity_pipeline.readers.files import csv as reader
+from identity_pipeline.readers.files import read
 from identity_pipeline_tests.conformance.harness import Contact, Harness, instant
 
 
@@ -46,3 +47,4 @@ class CsvHarness(Harness):
     def shrink_pages(self) -> None:
         """Cut frames at three rows."""
         self.tools.monkeypatch.setattr(reader, "MAX_ROWS", 3)
+        self.tools.monkeypatch.setattr(read, "GATHERED_ROWS", 3)
