@@ -144,7 +144,7 @@ def workspace_of(instance: DagsterInstance, workspace: Path) -> Iterator["Worksp
 
 
 def user_interface(
-    workspace: "WorkspaceProcessContext", may_change: Callable[[Any], bool], changed: Callable[[Any, str, int], None] | None = None
+    workspace: "WorkspaceProcessContext", may_change: Callable[[Any], bool], changed: Callable[[Any, str, int], None]
 ) -> Any:
     """Dagster's UI with its GraphQL, as an ASGI application.
 
@@ -161,7 +161,7 @@ def user_interface(
 
         def graphql_execution_thread(self, request: Any, query: str, variables: dict[str, Any] | None, operation_name: str | None) -> Any:
             answer = super().graphql_execution_thread(request, query, variables, operation_name)
-            if changed and (names := _mutations(query, operation_name)):
+            if names := _mutations(query, operation_name):
                 changed(request, names, answer.status_code)
             return answer
 

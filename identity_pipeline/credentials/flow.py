@@ -15,8 +15,8 @@ from psycopg import Connection
 
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.credentials import vault
-from identity_pipeline.credentials.endpoint import Answer
 from identity_pipeline.credentials.vendors import Vendor
+from identity_pipeline.readers.http.endpoint import Answer
 from identity_pipeline.store.database import connect
 
 KINDS = ("oauth_grant", "oauth_client", "oauth_key")

@@ -22,10 +22,10 @@ from psycopg.rows import dict_row
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, CredentialError, PipelineError, SourceUnavailable
 from identity_pipeline.credentials import flow, keyring, vault
-from identity_pipeline.credentials.endpoint import Answer, ask, look
 from identity_pipeline.credentials.flow import App, Kept
 from identity_pipeline.credentials.vendors import SALESFORCE, VENDORS, Account, Vendor, account, home_tenant, missing, vendor, vendor_of
 from identity_pipeline.credentials.verdict import judge
+from identity_pipeline.readers.http.endpoint import Answer, ask, look
 from identity_pipeline.readers.http.exchange import same_origin
 from identity_pipeline.readers.http.guard import check_url
 from identity_pipeline.store.database import connect

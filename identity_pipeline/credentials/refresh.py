@@ -25,11 +25,11 @@ from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.secret import StoredToken, TokenProvider
 from identity_pipeline.core.window import ReadContext
 from identity_pipeline.credentials import flow, vault
-from identity_pipeline.credentials.endpoint import Answer, ask
 from identity_pipeline.credentials.flow import App, Kept
 from identity_pipeline.credentials.vault import Held
 from identity_pipeline.credentials.vendors import Vendor, vendor
 from identity_pipeline.credentials.verdict import Verdict, judge
+from identity_pipeline.readers.http.endpoint import Answer, ask
 from identity_pipeline.readers.http.exchange import refusal
 from identity_pipeline.readers.http.retry import Retry, Transient
 from identity_pipeline.store.database import connect

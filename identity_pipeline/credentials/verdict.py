@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from identity_pipeline.credentials.endpoint import Answer
+from identity_pipeline.readers.http.endpoint import Answer
 
 Act = Literal["reconnect", "app", "admin", "network", "busy", "unknown"]
 """``reconnect``: the grant is dead. ``app``: the OAuth app's own id, secret or settings. ``admin``: somebody has to approve

@@ -1,30 +1,24 @@
 """Tokens of Microsoft Entra: for an app that signs in by its secret, or for the identity that this machine has."""
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import requests
 
 from identity_pipeline.core.errors import ConfigurationError, ContractBroken, CredentialError, SourceUnavailable, TryLater
 from identity_pipeline.core.secret import TokenProvider
-from identity_pipeline.core.window import ReadContext
 from identity_pipeline.readers.extras import missing
-from identity_pipeline.readers.http import body
-from identity_pipeline.readers.http.exchange import Call, content_type, error_class, exchange, refusal
+from identity_pipeline.readers.http.endpoint import Answer, ask
+from identity_pipeline.readers.http.exchange import error_class, refusal
 from identity_pipeline.readers.http.guard import check_url
-from identity_pipeline.readers.http.session import session
 
 TOKEN_URL = "https://login.microsoftonline.com/{tenant_id}/oauth2/v2.0/token"  # noqa: S105 - an address
 _EARLY = 300.0
 """Seconds before its end that a token is replaced."""
-_DEADLINE = 60.0
-_MAX = 2**20
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _REFUSED = {
     7000215: "client_secret is wrong: give the value of the secret, not its id",
@@ -84,35 +78,25 @@ class App:
             "client_secret": self.client_secret.token(),
             "scope": self.scope,
         }
-        headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded", "User-Agent": "identity-pipeline"}
-        url = check_url(self.url.replace("{tenant_id}", quote(self.tenant_id, safe="")), "token_url")
-        call, context = Call("POST", url, headers, urlencode(form).encode(), setting="token_url", redirects=0), ReadContext()
-        with session() as connections, exchange(connections, call, context, _DEADLINE) as response:
-            said = b"".join(body.bounded(body.stream(response, context), _MAX))
-            try:
-                answer = json.loads(said)
-            except ValueError:
-                answer = None
-            told = answer if isinstance(answer, dict) else {}
-            if response.status_code != requests.codes.ok:
-                raise _refusal(call, response, told)
-        try:
-            token, lives = str(told["access_token"]), float(told["expires_in"])
-        except (KeyError, TypeError, ValueError):
-            raise ContractBroken(f"{call.tried} answered 200 without a token: check token_url") from None
+        answer = ask(check_url(self.url.replace("{tenant_id}", quote(self.tenant_id, safe="")), "token_url"), form, setting="token_url")
+        if answer.status != requests.codes.ok:
+            raise _refusal(answer)
+        token, lives = answer.text("access_token"), answer.seconds("expires_in")
+        if not token or lives is None:
+            raise ContractBroken(f"{answer.tried} answered 200 without a token: check token_url")
         self.client_secret.learn(token)
         return token, time.time() + lives
 
 
-def _refusal(call: Call, response: requests.Response, told: dict[str, Any]) -> Exception:
-    cls = error_class(response.status_code, content_type(response.headers))
+def _refusal(answer: Answer) -> Exception:
+    cls = error_class(answer.status, answer.kind)
     if issubclass(cls, TryLater):
-        return refusal(cls(f"{call.tried} answered {response.status_code}: try again later"), response.headers)
-    codes = told.get("error_codes")
+        return refusal(cls(f"{answer.tried} answered {answer.status}: try again later"), answer.headers)
+    codes = answer.body.get("error_codes")
     codes = [code for code in codes if isinstance(code, int)] if isinstance(codes, list) else []
     advice = next((_REFUSED[code] for code in codes if code in _REFUSED), _OTHER)
-    shown = f"{response.status_code}{''.join(f' AADSTS{code}' for code in codes[:2])}"
-    return CredentialError(f"{call.tried} answered {shown}, asked for a token: {advice}")
+    shown = f"{answer.status}{''.join(f' AADSTS{code}' for code in codes[:2])}"
+    return CredentialError(f"{answer.tried} answered {shown}, asked for a token: {advice}")
 
 
 @dataclass

@@ -7,10 +7,10 @@ https://developer.salesforce.com/docs/atlas.en-us.api_asynch.meta/api_asynch/que
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, repeat
+from itertools import chain, repeat
 
 from identity_pipeline.core.errors import PipelineError, SourceRejected, SourceUnavailable
 from identity_pipeline.core.window import Window
@@ -110,7 +110,8 @@ def _results(client: Client, jobs: str, begun: Response, types: Mapping[str, str
 
 def _awaited(client: Client, look: Request) -> int:
     """How many records the job found, once it is done."""
-    for wait, waited in zip(_waits(), accumulate(_waits()), strict=False):
+    waited = 0.0
+    for wait in chain(_WAITS, repeat(30.0)):
         answer = client.send(look)
         state = str(answer.at("state"))
         if state == "JobComplete":
@@ -118,14 +119,10 @@ def _awaited(client: Client, look: Request) -> int:
         if state in {"Failed", "Aborted"}:
             said = found[0] if (found := _SAID.search(str(answer.at("errorMessage")))) else "without a code"
             raise SourceRejected(f"{answer.tried}: the job is {state}, {said}: look at it in Salesforce (Setup, Bulk Data Load Jobs)")
-        if waited > LONGEST:
+        if (waited := waited + wait) > LONGEST:
             break
         client.context.sleep(wait)
     raise SourceUnavailable(f"{look.path}: Salesforce has not done the job within {LONGEST / 3600:.0f} hours: run it again later")
-
-
-def _waits() -> Iterator[float]:
-    return chain(_WAITS, repeat(30.0))
 
 
 def _as_queried(row: Record, types: Mapping[str, str]) -> Record:

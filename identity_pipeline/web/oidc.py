@@ -12,14 +12,13 @@ import os
 import re
 import secrets
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 from identity_pipeline.core.errors import ConfigurationError, CredentialError, PermissionDenied, PipelineError, TryLater
-from identity_pipeline.credentials.endpoint import Answer, ask, look
+from identity_pipeline.readers.http.endpoint import Answer, ask, look
 from identity_pipeline.readers.http.guard import check_url, display_url
 from identity_pipeline.web.access import Access, Person
 
@@ -107,7 +106,6 @@ class Provider:
     settings: Settings
     redirect_uri: str
     access: Access
-    clock: Callable[[], float] = time.time
     _described: dict[str, Any] = field(default_factory=dict, repr=False)
     _keys: dict[str, Any] = field(default_factory=dict, repr=False)
     _fetched: float = field(default=float("-inf"), repr=False)
@@ -206,7 +204,7 @@ class Provider:
             }
             asked = {"nonce": nonce, "client_id": self.settings.client_id, "access_token": access_token}
             claims = CodeIDToken(found.claims, found.header, options, asked)
-            claims.validate(now=int(self.clock()), leeway=_LEEWAY)
+            claims.validate(now=int(self.access.clock()), leeway=_LEEWAY)
         except (JoseError, ValueError, TypeError, KeyError) as error:
             reason = getattr(error, "error", type(error).__name__)
             about = f" ({claim})" if (claim := getattr(error, "claim", "")) else ""
@@ -271,7 +269,7 @@ class Provider:
 
     def _fetch(self, oldest: float) -> None:
         with self._lock:
-            if self.clock() - self._fetched < oldest:
+            if self.access.clock() - self._fetched < oldest:
                 return
             described = self._looked_up(self.settings.issuer.rstrip("/") + _METADATA)
             if described.get("issuer") != self.settings.issuer:
@@ -280,7 +278,7 @@ class Provider:
                     "if it is yours"
                 )
             keys = self._looked_up(check_url(str(described.get("jwks_uri", "")), _ISSUER))
-            self._described, self._keys, self._fetched = described, keys, self.clock()
+            self._described, self._keys, self._fetched = described, keys, self.access.clock()
 
     def _looked_up(self, url: str) -> dict[str, Any]:
         answer = look(url, setting=_ISSUER)

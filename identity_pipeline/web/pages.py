@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from identity_pipeline import connectors
 from identity_pipeline.core import settings
 from identity_pipeline.core.balance import COUNTS
-from identity_pipeline.core.errors import ConfigurationError, OperatorError, PipelineError
+from identity_pipeline.core.errors import ConfigurationError, PipelineError
 from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.secret import Credential, Reference
 from identity_pipeline.credentials import vault
@@ -27,18 +27,16 @@ from identity_pipeline.operations import drafts, overview
 from identity_pipeline.operations.drafts import Change, Draft
 from identity_pipeline.operations.replay import replayed
 from identity_pipeline.store import listing, quarantine, records
-from identity_pipeline.web import forms, oidc
-from identity_pipeline.web.access import SESSION_SECONDS, Person
+from identity_pipeline.web import forms
+from identity_pipeline.web.access import Person
 from identity_pipeline.web.api import The
-from identity_pipeline.web.guard import COOKIE, audit
-from identity_pipeline.web.oidc import Provider
-from identity_pipeline.web.site import Site, status_of
+from identity_pipeline.web.guard import COOKIE
+from identity_pipeline.web.site import Site
 
 HERE = Path(__file__).parent
 _NOTHING = "\N{EN DASH}"
 _PREVIEWED = 20
 _PLOTTED = 40
-_SIGNING_IN = "identity_signing_in"
 _GROUPS = {"api": "Programs with an API key", "oauth": "Programs that you sign in to", "files": "Files", "sql": "Databases"}
 
 router = APIRouter(include_in_schema=False)
@@ -72,85 +70,6 @@ def page(request: Request, template: str, /, *, status: int = 200, **values: Any
     """One page, for the person who asks."""
     text = _ENVIRONMENT.get_template(f"{template}.html").render(person=request.state.person, path=request.url.path, **values)
     return HTMLResponse(text, status)
-
-
-# -- Signing in ---------------------------------------------------------------------------------
-
-
-def _inside(path: str) -> str:
-    """A path of this server, whatever was asked for."""
-    parts = urlsplit(path)
-    return path if path.startswith("/") and not path.startswith(("//", "/\\")) and not parts.netloc and "\\" not in path else "/sources"
-
-
-@router.get("/login")
-def login(request: Request, the: The, once: str = "", next: str = "/sources") -> Response:  # noqa: A002 - the word in the address
-    """Sign in: by the link that the server printed, at the provider, else with a token."""
-    if once and (person := the.access.by_link(once)):
-        return _signed_in(request, the, person, "/sources")
-    return _login(request, the, next, failed="That link was used already, or is too old." if once else "")
-
-
-@router.post("/login")
-def sign_in(request: Request, the: The, token: Annotated[str, Form()] = "", next: Annotated[str, Form()] = "/sources") -> Response:  # noqa: A002
-    """Sign in with a token."""
-    person = the.access.by_token(token.strip()) if token.strip() else None
-    if person is None:
-        return _login(request, the, next, status=401, failed="No such token, or it has expired.")
-    return _signed_in(request, the, person, _inside(next))
-
-
-@router.get("/login/provider")
-def leave(request: Request, the: The, next: str = "/sources") -> Response:  # noqa: A002
-    """Lead to the provider."""
-    try:
-        where, kept = _provider(the).begin(_inside(next))
-    except PipelineError as error:
-        return _login(request, the, next, status=status_of(error), failed=str(error))
-    answer = RedirectResponse(where, 303)
-    answer.set_cookie(_SIGNING_IN, kept, int(oidc.WITHIN), path="/login", httponly=True, samesite="lax", secure=request.state.secure)
-    return answer
-
-
-@router.get(oidc.CALLBACK)
-def back(request: Request, the: The) -> Response:
-    """Where the provider leads back to."""
-    try:
-        person, to = _provider(the).finish(request.url.query, request.cookies.get(_SIGNING_IN, ""))
-    except PipelineError as error:
-        status = 403 if isinstance(error, OperatorError) else status_of(error)
-        answer = _login(request, the, "/sources", status=status, failed=str(error))
-    else:
-        answer = _signed_in(request, the, person, _inside(to))
-    answer.delete_cookie(_SIGNING_IN, path="/login")
-    return answer
-
-
-def _provider(the: Site) -> Provider:
-    if the.provider is None:
-        raise ConfigurationError("people sign in with a token here: IDENTITY_AUTH is not oidc")
-    return the.provider
-
-
-def _login(request: Request, the: Site, next: str, *, failed: str, status: int = 200) -> Response:  # noqa: A002
-    return page(request, "login", status=status, next=_inside(next), failed=failed, provider=the.provider)
-
-
-def _signed_in(request: Request, the: Site, person: Person, to: str) -> Response:
-    audit(person, "signed in", 303)
-    answer = RedirectResponse(to, 303)
-    answer.set_cookie(
-        COOKIE, the.access.session(person), max_age=SESSION_SECONDS, httponly=True, samesite="lax", secure=request.state.secure, path="/"
-    )
-    return answer
-
-
-@router.post("/logout")
-def logout() -> Response:
-    """Sign out of this browser."""
-    answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(COOKIE, path="/")
-    return answer
 
 
 # -- Sources ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, PipelineError, TargetUnavailable
 from identity_pipeline.dagster_internals import keep_connections, user_interface, workspace_of
 from identity_pipeline.embedded.location import database_url
-from identity_pipeline.web import access, api, guard, oidc, pages
+from identity_pipeline.web import access, api, guard, oidc, pages, signing_in
 from identity_pipeline.web.access import Access, Person
 from identity_pipeline.web.guard import OURS, STATIC, Guard
 from identity_pipeline.web.site import Reloading, Site, reload, status_of
@@ -41,6 +41,7 @@ def application(site: Site, interface: Any, hosts: frozenset[str]) -> Guard:
     ours.state.site = site
     ours.include_router(api.router)
     ours.include_router(pages.router)
+    ours.include_router(signing_in.router)
     ours.mount(STATIC.rstrip("/"), StaticFiles(directory=pages.HERE / "static"), name="static")
     _answer_failures(ours)
 

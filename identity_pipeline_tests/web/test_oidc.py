@@ -213,8 +213,8 @@ def test_what_does_not_vouch_for_the_person_is_not_believed(liar: Liar, lie: str
 def test_a_provider_that_changed_its_keys_is_asked_once_more_and_not_without_end(liar: Liar):
     provider = _provider(liar.url)
     assert _signed_in(liar, provider).may_change
-    later = provider.clock() + 61
-    provider.clock = lambda: later
+    later = provider.access.clock() + 61
+    provider.access.clock = lambda: later
     liar.key = RSAKey.generate_key(2048, {"kid": "next"})
     liar.header, liar.published = {"alg": "RS256", "kid": "next"}, [liar.key]
     assert _signed_in(liar, provider).may_change

@@ -1,4 +1,4 @@
-"""A vendor's token endpoint: a form is posted, JSON comes back, and nothing is followed or shown."""
+"""An endpoint that hands out tokens or tells about itself: a form is posted, JSON comes back, and nothing is followed or shown."""
 
 import json
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def _exchanged(call: Call, context: ReadContext | None) -> Answer:
     common = {"Accept": "application/json", "User-Agent": "identity-pipeline", "Accept-Encoding": "gzip"}
     call = Call(call.method, call.url, {**common, **call.headers}, call.body, setting=call.setting, redirects=call.redirects)
     told = context or ReadContext()
-    with exchange(session(), call, told, DEADLINE) as answered:
+    with session() as connections, exchange(connections, call, told, DEADLINE) as answered:
         try:
             found = json.loads(b"".join(body.bounded(body.stream(answered, told), _MOST_BYTES)))
         except TruncatedBody:
