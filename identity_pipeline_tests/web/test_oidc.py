@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from flask import Flask, jsonify, request
 from joserfc import jwt
-from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
+from joserfc.jwk import ECKey, OctKey, RSAKey
 from werkzeug.serving import make_server
 
 from identity_pipeline.core.errors import ConfigurationError, CredentialError, PermissionDenied, PipelineError, TryLater
@@ -29,6 +29,7 @@ RSA, STRANGER, EC = (
     RSAKey.generate_key(2048, {"kid": "one"}),
     ECKey.generate_key("P-256", {"kid": "two"}),
 )
+SHARED = OctKey.import_key(SECRET * 2, {"kid": "all"})
 CANARY = "canary-code-77fe"
 
 
@@ -65,7 +66,7 @@ class Liar:
         @flask.get("/keys")
         def keys() -> Any:
             self.key_requests += 1
-            return jsonify(KeySet(self.published).as_dict(private=False))
+            return jsonify({"keys": [key.as_dict(private=isinstance(key, OctKey)) for key in self.published]})
 
         @flask.post("/token")
         def token() -> Any:
@@ -181,6 +182,7 @@ def test_the_client_is_shown_as_the_provider_takes_it(liar: Liar, ways: list[str
 FALSE = {
     "of another issuer": {"claims": {"iss": "https://evil.example"}},
     "for another client": {"claims": {"aud": "client-2"}},
+    "for another client, and authorised to this one": {"claims": {"aud": "client-2", "azp": "client-1"}},
     "for several clients, and authorised to another": {"claims": {"aud": ["client-1", "client-2"], "azp": "client-2"}},
     "for several clients, and authorised to none": {"claims": {"aud": ["client-1", "client-2"]}},
     "too old": {"claims": {"exp": 1_600_000_000, "iat": 1_599_999_000}},
@@ -195,6 +197,8 @@ FALSE = {
     "signed by a key that is not published": {"key": EC, "header": {"alg": "ES256", "kid": "two"}},
     "signed with the client's secret": {"key": OctKey.import_key(SECRET * 2), "header": {"alg": "HS256", "kid": "one"},
                                         "described": {"id_token_signing_alg_values_supported": ["HS256", "RS256"]}},
+    "signed with a secret that everybody can read": {"key": SHARED, "header": {"alg": "HS256", "kid": "all"}, "published": [RSA, SHARED],
+                                                     "described": {"id_token_signing_alg_values_supported": ["HS256", "RS256"]}},
     "not signed": {"token": "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxMDAxIn0.", "described": {"id_token_signing_alg_values_supported": ["none"]}},
     "no token": {"token": "nothing"},
     "by a way that was not offered": {"described": {"id_token_signing_alg_values_supported": ["ES256"]}},
