@@ -53,5 +53,5 @@ def test_a_full_refresh_of_a_table_without_statistics_takes_seconds(contacts: Co
     contacts.load(people(*ids))
     started = time.monotonic()
     row = contacts.load(people(*ids[100:]), full_refresh=True)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 40
     assert (row["unchanged"], row["deleted"]) == (19_900, 100)

@@ -117,4 +117,4 @@ def test_a_sweep_needs_no_statistics(contacts: Contacts):
     started = time.monotonic()
     row = contacts.commit(load, contacts.summary(), seen=iter([[str(n) for n in range(1, 20_001) if n % 10]]))
     assert row["deleted"] == 2_000
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 40

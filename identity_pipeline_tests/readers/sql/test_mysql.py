@@ -741,8 +741,8 @@ def test_a_reader_that_has_enough_stops_the_server(source: Customer):
     next(reading)
     started = time.monotonic()
     reading.close()
-    assert time.monotonic() - started < 5
-    deadline = time.monotonic() + 10
+    assert time.monotonic() - started < 30
+    deadline = time.monotonic() + 30
     while source.run("SELECT count(*) FROM information_schema.processlist WHERE info LIKE '%contacts%' AND id <> connection_id()") != [
         (0,)
     ]:

@@ -420,7 +420,7 @@ def test_a_reader_that_has_enough_stops_the_server(source: Customer):
     next(stream)
     started = time.monotonic()
     stream.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert source.run("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'identity_pipeline' AND state = 'active'") == [(0,)]
 
 
