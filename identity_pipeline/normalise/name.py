@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 
 from identity_pipeline.normalise.cells import JOINERS, once_each, truth, visible, words
 
-_TIDY = r"^[!-~]+(?: [!-~]+)*$"
+STAYS = "!-~¡-¬®-ſЀ-ҁҊ-ӿぁ-ゖァ-ヺー一-鿿가-힣"
+"""Ranges of characters that are visible, no space, and in NFC beside any other of them: Latin, Cyrillic, kana, ideographs, Hangul."""
+_TIDY = rf"^[{STAYS}]+(?: [{STAYS}]+)*$"
 _JOINERS = str.maketrans("", "", JOINERS)
 
 _PARTICLES = words(

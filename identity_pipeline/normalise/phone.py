@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import phonenumbers as pn
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -54,6 +55,8 @@ _FLOAT = r"^[ ]*\+?[0-9]+\.0+[ ]*$"
 """A number that a program took for a float: what stands behind the point are no digits."""
 _FLOAT_RE = re.compile(_FLOAT)
 _ZEROS = re.compile(r"[^\d+]*00(?=[\s().\-/]*[1-9])")
+_DOUBTFUL = rf"^\+?(?:\d{{0,6}}|{_JUNK_RE.pattern}|\d*(?:{_SAME.replace('+', '{3}')}))$"
+"""Digits that are, or that the library may cut down to, a placeholder."""
 _MAX_LENGTH = 250  # of one piece; the library reads no longer one
 _MIN_GROUP = 16  # below it the library is quicker than compiling a pattern for the column
 _PLAIN_PARSING = {"0|180020": "0", "(183[12])|0": "0"}
@@ -276,8 +279,8 @@ def _significant(digits: pa.Array, zeros: pa.Array, regions: pa.Array) -> Iterat
             yield plan.code, at.take(where), _national(plan, digits.take(at.take(where)))
 
 
-def plain(cells: pa.Array, regions: pa.Array) -> pa.Array:
-    """E.164 of the cells that hold one valid number in a common spelling; null for those only :func:`read` can judge."""
+def _spelled(cells: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Of the cells in a common spelling: their positions, their digits (after a ``+``, if there is one), and whether they begin with 00."""
     shaped = pa.array(np.flatnonzero(truth(pc.match_substring_regex(cells, _SPELLING))))
     digits = cells.take(shaped)
     floats = pc.match_substring_regex(digits, _FLOAT)
@@ -286,6 +289,12 @@ def plain(cells: pa.Array, regions: pa.Array) -> pa.Array:
     zeros = pc.match_substring_regex(digits, "^[ (]*00")
     for mark in " -()./":
         digits = pc.replace_substring(digits, mark, "")
+    return shaped, digits, zeros
+
+
+def plain(cells: pa.Array, regions: pa.Array) -> pa.Array:
+    """E.164 of the cells that hold one valid number in a common spelling; null for those only :func:`read` can judge."""
+    shaped, digits, zeros = _spelled(cells)
     certain = ~truth(pc.match_substring_regex(digits, rf"^\+?(?:{_COUNTED})$"))
     positions, numbers = [np.zeros(0, np.int64)], [pa.array([], pa.string())]
     for code, where, nationals in _significant(digits, zeros, regions.take(shaped)):
@@ -298,6 +307,53 @@ def plain(cells: pa.Array, regions: pa.Array) -> pa.Array:
     return pa.concat_arrays(numbers).take(pa.array(index, mask=index < 0))
 
 
+@cache
+def _at_the_end(code: str) -> str | None:
+    """A pattern that finds what could be a number of this calling code at the end of longer digits.
+
+    Whatever stands before a number, the library takes off it: a valid number is the end of the digits
+    that were typed. None where it may add digits.
+    """
+    regions = pn.COUNTRY_CODE_TO_REGION_CODE[int(code)]
+    if "001" in regions or _adds_digits(regions[0]):
+        return None
+    found = (pn.PhoneMetadata.metadata_for_region(region, None) for region in regions)
+    patterns = (numbers.pattern for known in found if known is not None and (numbers := _numbers(known.general_desc)) is not None)
+    return f"(?:{'|'.join(dict.fromkeys(patterns))})$"
+
+
+@cache
+def _adds_digits(region: str) -> bool:
+    known = pn.PhoneMetadata.metadata_for_region(region, None)
+    return known is None or not (known.national_prefix_transform_rule or "\\").startswith("\\")
+
+
+def hopeless(cells: pa.Array, regions: pa.Array) -> npt.NDArray[np.bool_]:
+    """Which cells hold digits in a common spelling that end in no number of their calling code, and are no placeholder."""
+    found = np.zeros(len(cells), bool)
+    shaped, digits, zeros = _spelled(cells)
+    regions, plus = regions.take(shaped), pc.starts_with(digits, "+")
+
+    def judge(where: npt.NDArray[np.int64], bodies: pa.Array, code: str) -> None:
+        if (pattern := _at_the_end(code)) is not None:
+            found[shaped.to_numpy()[where]] = ~truth(pc.match_substring_regex(bodies, pattern))
+
+    at = np.flatnonzero(truth(plus))
+    bodies = pc.utf8_slice_codeunits(digits.take(pa.array(at)), 1)
+    for code, where in _groups(_mapped(pc.utf8_slice_codeunits(bodies, 0, 3), _code_at, pa.string())):
+        judge(at[where.to_numpy()], pc.utf8_slice_codeunits(bodies.take(where), len(code)), code)
+    at = np.flatnonzero(~truth(pc.or_(plus, zeros)))
+    for region, where in _groups(regions.take(pa.array(at))):
+        known, rows = pn.PhoneMetadata.metadata_for_region(region, None), at[where.to_numpy()]
+        if known is not None and not _adds_digits(region):
+            abroad = pc.match_substring_regex(digits.take(pa.array(rows)), f"^(?:{known.international_prefix or '$^'})")
+            rows = rows[~truth(abroad)]
+            judge(rows, digits.take(pa.array(rows)), str(known.country_code))
+    doubtful = pc.match_substring_regex(digits, _DOUBTFUL)
+    found[shaped.to_numpy()[truth(doubtful)]] = False
+    return found
+
+
 def find(column: pa.Array, regions: pa.Array) -> Found:
     """The numbers of one source column; ``regions`` are the records' countries, null where there is none."""
     rows = np.flatnonzero(truth(column.is_valid()))
@@ -306,7 +362,10 @@ def find(column: pa.Array, regions: pa.Array) -> Found:
     sure = truth(quick.is_valid())
     if sure.all():
         return Found(rows, quick, np.full(len(rows), VALID, np.int8))
-    left = pa.array(~sure)
-    keys = zip(cells.filter(left).to_pylist(), places.filter(left).to_pylist(), strict=True)
-    slow = found_of(rows[~sure], once_each(keys, lambda key: read(*key)))
-    return joined(Found(rows[sure], quick.drop_null(), np.full(int(sure.sum()), VALID, np.int8)), slow)
+    verdicts = np.full(len(rows), VALID, np.int8)
+    left = np.flatnonzero(~sure)
+    none = hopeless(cells.take(pa.array(left)), places.take(pa.array(left)))
+    sure[left[none]], verdicts[left[none]] = True, INVALID
+    known, left = Found(rows[sure], quick.filter(pa.array(sure)), verdicts[sure]), pa.array(left[~none])
+    keys = zip(cells.take(left).to_pylist(), places.take(left).to_pylist(), strict=True)
+    return joined(known, found_of(rows[left.to_numpy()], once_each(keys, lambda key: read(*key))))

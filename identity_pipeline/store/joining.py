@@ -1,16 +1,17 @@
-"""Columns joined into one text or run of bytes for each row, at once: what the raw record's JSON and the binary COPY share."""
+"""Columns joined into one text or run of bytes for each row, at once: what the raw record's JSON, its hash and the binary COPY share."""
 
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+Column = pa.Array | pa.ChunkedArray
 Constant = TypeVar("Constant", str, bytes)
 
 
-def merged(pieces: list[pa.Array | Constant]) -> list[pa.Array | Constant]:
+def merged(pieces: list[Column | Constant]) -> list[Column | Constant]:
     """``pieces`` of each row with neighbouring constants as one: a join costs by the number of its pieces."""
-    found: list[pa.Array | Constant] = []
+    found: list[Column | Constant] = []
     for piece in pieces:
         last = found[-1] if found else None
         if isinstance(piece, str | bytes) and isinstance(last, str | bytes):

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from identity_pipeline.store.joining import merged
+
 HASH = pa.binary(16)
 """A hash, as Arrow has it."""
 
@@ -22,13 +24,16 @@ def _framed(text: str) -> str:
     return text.replace("\x1b", "\x1b0").replace(_NAME_END, "\x1b1").replace(_FIELD_END, "\x1b2")
 
 
-def _joined(records: pa.Table) -> pa.Array:
-    fields = [
-        pc.binary_join_element_wise(_framed(name) + _NAME_END, records.column(name), "", null_handling="emit_null")
-        for name in sorted(records.column_names)
-    ]
-    # Arrow leaves a row out of the result when everything in it is skipped: the empty text is never null.
-    return pc.binary_join_element_wise("", *fields, _FIELD_END, null_handling="skip")
+def _joined(records: pa.Table) -> pa.Array | pa.ChunkedArray:
+    """For each record its fields that are not null, by name: separator, name, separator, value."""
+    pieces: list[pa.Array | pa.ChunkedArray | str] = []
+    for name in sorted(records.column_names):
+        column, before = records.column(name), _FIELD_END + _framed(name) + _NAME_END
+        if column.null_count:
+            pieces.append(pc.binary_join_element_wise(before, column, "", null_handling="emit_null"))
+        else:
+            pieces += [before, column]
+    return pc.binary_join_element_wise(*merged(pieces), "", null_handling="replace", null_replacement="")
 
 
 def _bytes(texts: pa.Array | pa.ChunkedArray) -> tuple[memoryview, list[int]]:

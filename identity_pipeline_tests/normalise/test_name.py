@@ -1,5 +1,9 @@
 """Names: what is tidied away, and where a full name is split."""
 
+import re
+import sys
+import unicodedata
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -33,6 +37,16 @@ def column(*texts: str | None) -> pa.Array:
 )
 def test_free_text_is_one_visible_line(text: str | None, tidied: str | None):
     assert name.clean(column(text)).to_pylist() == [tidied]
+
+
+def test_what_is_taken_for_tidy_by_columns_is():
+    """Each character stays as it is, and none joins the one before it."""
+    every = [chr(code) for code in range(sys.maxunicode + 1)]
+    stay = {c for c in every if re.match(f"[{name.STAYS}]", c)}
+    assert len(stay) > 32_000
+    assert [c for c in sorted(stay) if name.tidy(c) != c or unicodedata.combining(c)] == []
+    pairs = [parts for c in every if len(parts := unicodedata.decomposition(c).split()) == 2 and not parts[0].startswith("<")]
+    assert {chr(int(second, 16)) for _, second in pairs} & stay == set()
 
 
 @settings(deadline=None)

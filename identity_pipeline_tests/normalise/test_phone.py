@@ -52,6 +52,10 @@ def agree(pairs: list[tuple[str, str | None]]) -> int:
     found = quick(pairs)
     wrong = [(pair, value) for pair, value in zip(pairs, found, strict=True) if value is not None and value != library(*pair)]
     assert wrong == []
+    cells, regions = zip(*pairs, strict=True)
+    times = phone._MIN_GROUP
+    hopeless = phone.hopeless(pa.array(cells * times, pa.string()), pa.array(regions * times, pa.string()))[: len(pairs)]
+    assert [pair for pair, none in zip(pairs, hopeless, strict=True) if none and phone.read(*pair) != ((None, INVALID),)] == []
     return sum(value is not None for value in found)
 
 
@@ -122,6 +126,12 @@ def test_both_paths_say_the_same(pairs: list[tuple[str, str | None]]):
     found = phone.find(pa.array(cells, pa.string()), pa.array(regions, pa.string()))
     expected = [(row, *judged) for row, pair in enumerate(pairs) for judged in phone.read(*pair)]
     assert list(zip(found.rows.tolist(), found.values.to_pylist(), found.verdicts.tolist(), strict=True)) == expected
+
+
+def test_numbers_of_other_countries_are_refused_by_columns():
+    cells = ["030/5901331", "(030) 590-1331", "+1 030 590 1331", "0049 99", "12345678", "0303333333", "030/33", "5901331"]
+    found = phone.hopeless(pa.array(cells * 20, pa.string()), pa.array(["US"] * 160, pa.string()))
+    assert found[:8].tolist() == [True, True, True, False, False, False, False, True]
 
 
 def test_common_spellings_take_the_quick_path():
