@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -129,6 +129,12 @@ def to_text(value: Any) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one ret
     return str(value)
 
 
+_WAYS: dict[type, Callable[[Any], str | None]] = {
+    bool: {True: "true", False: "false"}.__getitem__, int: str, list: to_json, dict: to_json
+}  # fmt: skip
+"""What :func:`to_text` does with what a page has most of, without asking for every other type first."""
+
+
 def flatten(record: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict[str, str | None]:
     """One JSON object as field → text: ``{"a": {"b": 1}}`` gives ``{"a.b": "1"}``."""
     if depth > MAX_DEPTH:
@@ -244,7 +250,8 @@ def _may_hold_nul(text: pa.Array | pa.ChunkedArray) -> bool:
 
 
 def _array(values: Sequence[Any], kinds: AbstractSet[type] | None = None) -> _Column:
-    texts = values if _TEXTS.issuperset(map(type, values) if kinds is None else kinds) else [to_text(value) for value in values]
+    plain = _TEXTS.issuperset(map(type, values) if kinds is None else kinds)
+    texts = values if plain else [v if (kind := type(v)) in _TEXTS else _WAYS.get(kind, to_text)(v) for v in values]
     try:
         return _text(pa.array(texts, pa.string()))
     except UnicodeEncodeError:

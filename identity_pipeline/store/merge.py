@@ -2,7 +2,8 @@
 
 For each batch: reject what cannot be stored, drop duplicates, hash, ship (external id, hash) and
 probe the key index; normalise, encode and COPY only new and changed records. In a source's first load
-nothing is probed until a key is there already. The whole part is one transaction, which ends with its
+nothing is probed until a key is there already. What takes no database is done for the next batch
+while the server is at work for this one. The whole part is one transaction, which ends with its
 row of the ledger and the check of the fencing token: a part is merged once or not at all.
 
 Parts of one load may be merged side by side: nothing is locked between probe and write. A record
@@ -12,6 +13,7 @@ not the probed one; then the part is rolled back and merged again.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
+from identity_pipeline.core.ahead import ahead
 from identity_pipeline.core.errors import Superseded, WriteConflict
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.fieldmap import GONE, FieldMap
@@ -30,7 +33,7 @@ from identity_pipeline.store.database import connect
 from identity_pipeline.store.landing import Part
 from identity_pipeline.store.lease import fenced
 from identity_pipeline.store.load import Load
-from identity_pipeline.store.pgcopy import Column, copy_rows
+from identity_pipeline.store.pgcopy import Column, Encoded, copy_rows, encode, send
 from identity_pipeline.store.quarantine import Rejected
 from identity_pipeline.store.raw import raw_json
 from identity_pipeline.store.recency import Recency, bools
@@ -103,8 +106,9 @@ def merge_part(url: str, load: Load, part: Part, batches: Iterable[pa.Table], ru
         started = time.monotonic()
         merger = _Merger(connection, load, part, rules, whole)
         try:
-            for batch in batches:
-                merger.merge(batch)
+            with closing(ahead(merger.prepared(batches))) as prepared:
+                for batch in prepared:
+                    merger.merge(batch)
             merger.bury()
             merger.counts.seconds = round(time.monotonic() - started, 3)
             values = {"load_id": load.load_id, "shard": part.shard, "part": part.number} | asdict(merger.counts)
@@ -148,47 +152,64 @@ class _Merger:
         connection.execute("create temp table staging (like identity.records, probed_hash bytea) on commit drop")
         connection.execute("alter table staging alter first_seen_at drop not null, alter changed_at drop not null")
 
-    def merge(self, batch: pa.Table) -> None:
-        counts, recency = self.counts, self.rules.recency
-        id_field = rejection.id_field(batch, self.rules.field_map, self.load.source_name)
-        places = _places(batch, counts.records)
-        batch = batch.drop_columns([PLACE]) if PLACE in batch.column_names else batch
-        counts.records += batch.num_rows
-        good = self._reject(batch, id_field)
-        if good is not None:
-            batch, places = batch.filter(good), places.filter(good)
-        if GONE in batch.column_names:
-            gone = pc.fill_null(pc.equal(batch.column(GONE).combine_chunks(), "true"), False)
-            self.gone.append((id_field, batch.filter(gone)))
-            batch, places = batch.filter(pc.invert(gone)), places.filter(pc.invert(gone))
-        reserved = [n for n in batch.column_names if n.startswith(RESERVED) and n != SANITISED]
-        records = batch.drop_columns(reserved) if reserved else batch
-        keys = recency.keys(records)
-        kept = newest(records.column(id_field), keys, newest_first=recency.newest_first)
-        if kept is not None:
-            counts.conflicting += _conflicting(records, id_field, keys)
-            counts.duplicates += records.num_rows - len(kept)
-            records, places = records.take(kept), places.take(kept)
-            keys = None if keys is None else keys.take(kept)
-        if not records.num_rows:
+    def prepared(self, batches: Iterable[pa.Table]) -> Iterator["_Batch"]:
+        """What is to be known of each batch before the database is asked. Asks no database: another thread may do it."""
+        recency, start = self.rules.recency, 0
+        for batch in batches:
+            id_field = rejection.id_field(batch, self.rules.field_map, self.load.source_name)
+            made = _Batch(batch.num_rows)
+            places = _places(batch, start)
+            start += batch.num_rows
+            records = batch.drop_columns([PLACE]) if PLACE in batch.column_names else batch
+            reasons = rejection.reasons(records, id_field)
+            if reasons.null_count < len(reasons):
+                good = pc.is_null(reasons)
+                made.rejected = list(_rejected(records.filter(pc.invert(good)), id_field, reasons.drop_null()))
+                records, places = records.filter(good), places.filter(good)
+            if GONE in records.column_names:
+                gone = pc.fill_null(pc.equal(records.column(GONE).combine_chunks(), "true"), False)
+                made.gone = (id_field, records.filter(gone))
+                records, places = records.filter(pc.invert(gone)), places.filter(pc.invert(gone))
+            reserved = [n for n in records.column_names if n.startswith(RESERVED) and n != SANITISED]
+            records = records.drop_columns(reserved) if reserved else records
+            keys = recency.keys(records)
+            kept = newest(records.column(id_field), keys, newest_first=recency.newest_first)
+            if kept is not None:
+                made.conflicting = _conflicting(records, id_field, keys)
+                made.duplicates = records.num_rows - len(kept)
+                records, places = records.take(kept), places.take(kept)
+                keys = None if keys is None else keys.take(kept)
+            if records.num_rows:
+                ids = records.column(id_field).combine_chunks()
+                hashed = records.drop_columns([SANITISED]) if SANITISED in records.column_names else records
+                made.records = _Records(records, ids, record_hashes(hashed, self.rules.fingerprint), keys, places)
+                made.rows = self._rows(made.records) if self.fresh else None
+            yield made
+
+    def merge(self, batch: "_Batch") -> None:
+        """Bring one batch into the table."""
+        counts, records = self.counts, batch.records
+        counts.records += batch.count
+        counts.conflicting += batch.conflicting
+        counts.duplicates += batch.duplicates
+        if batch.rejected:
+            quarantine.keep(self.connection, self.load, batch.rejected)
+            counts.quarantined += len(batch.rejected)
+        if batch.gone is not None:
+            self.gone.append(batch.gone)
+        if records is None or (self.fresh and self._insert(batch.rows or self._rows(records))):
             return
-        ids = records.column(id_field).combine_chunks()
-        hashed = records.drop_columns([SANITISED]) if SANITISED in records.column_names else records
-        hashes = record_hashes(hashed, self.rules.fingerprint)
-        if self.fresh and self._insert(records, ids, hashes):
-            return
-        new, changed = self._probe(ids, hashes)
-        lost = self._lost(changed, records, ids, keys, places)
-        counts.unchanged += records.num_rows - len(new) - changed.num_rows
+        new, changed = self._probe(records.ids, records.hashes)
+        lost = self._lost(changed, records)
+        counts.unchanged += len(records.ids) - len(new) - changed.num_rows
         counts.duplicates += int(lost.sum())
         changed = changed.filter(pa.array(~lost))
         counts.inserted += len(new)
         counts.updated += changed.num_rows
         if len(new):
-            self._write(records.take(new), ids.take(new), hashes.take(new))
+            self._write(self._rows(records.take(new)))
         if changed.num_rows:
-            at = changed.column("n")
-            self._write(records.take(at), ids.take(at.combine_chunks()), hashes.take(at.combine_chunks()), changed.column("hash"))
+            self._write(self._rows(records.take(changed.column("n").combine_chunks()), probed=changed.column("hash")))
         reached("staged")
         if changed.num_rows:
             self._update(changed.num_rows)
@@ -202,27 +223,17 @@ class _Merger:
         )
         return earlier.fetchone() is None
 
-    def _insert(self, records: pa.Table, ids: pa.Array, hashes: pa.Array) -> bool:
+    def _insert(self, rows: "_Rows") -> bool:
         """Write records that are all new. False if one is there already: nothing of them is written then."""
         try:
             with self.connection.transaction():
-                self._write(records, ids, hashes)
+                self._write(rows)
         except psycopg.errors.UniqueViolation:
             self.fresh = False
             return False
-        self.counts.inserted += records.num_rows
+        self.counts.inserted += rows.encoded.rows
         reached("staged")
         return True
-
-    def _reject(self, batch: pa.Table, id_field: str) -> pa.Array | None:
-        """Which records can be merged, None if all; the others go to quarantine."""
-        reasons = rejection.reasons(batch, id_field)
-        if reasons.null_count == len(reasons):
-            return None
-        bad = pc.is_valid(reasons)
-        quarantine.keep(self.connection, self.load, _rejected(batch.filter(bad), id_field, reasons.filter(bad)))
-        self.counts.quarantined += pc.sum(bad).as_py()
-        return pc.invert(bad)
 
     def _probe(self, ids: pa.Array, hashes: pa.Array) -> tuple[pa.Array, pa.Table]:
         """Positions of new records; and of changed ones with what is stored of each.
@@ -252,9 +263,9 @@ class _Merger:
         stored = [(n, *values) for n, absent, *values in rows if not absent]
         return new, pa.table(list(zip(*stored, strict=True)) or [()] * len(_CHANGED), schema=_CHANGED)
 
-    def _lost(self, changed: pa.Table, records: pa.Table, ids: pa.Array, keys: pa.Array | None, places: pa.Array) -> np.ndarray:
+    def _lost(self, changed: pa.Table, records: "_Records") -> np.ndarray:
         """Which changed records are not taken: what is stored, or what else the load holds, is to stay."""
-        recency, at = self.rules.recency, changed.column("n").combine_chunks()
+        recency, at, keys = self.rules.recency, changed.column("n").combine_chunks(), records.keys
         if not len(at):
             return np.zeros(0, bool)
         older, tie = recency.compared(self.connection, changed.column("cursor").combine_chunks(), None if keys is None else keys.take(at))
@@ -267,13 +278,13 @@ class _Merger:
         if not self.load.full_refresh and not recency.snapshot:
             returning &= deleted
             if returning.any():  # what the source shows alive again is alive, whenever it was changed last
-                found = self.rules.canonicalise(records.take(at.filter(pa.array(returning))))
+                found = self.rules.canonicalise(records.fields.take(at.filter(pa.array(returning))))
                 returning[returning] = ~bools(found.column("deleted"))
         # A first in a newest-first stream that was unchanged has left no trace in the table.
         unsure = returning | (tie & (earlier & recency.newest_first | self._out_of_order(tie)))
         if unsure.any():
             at = at.filter(pa.array(unsure))
-            lost[unsure] = self._outdone(ids.take(at), None if keys is None else keys.take(at), places.take(at))
+            lost[unsure] = self._outdone(records.take(at))
         return lost
 
     def _out_of_order(self, tie: np.ndarray) -> bool:
@@ -286,7 +297,7 @@ class _Merger:
         )
         return later.fetchone() is not None
 
-    def _outdone(self, ids: pa.Array, keys: pa.Array | None, places: pa.Array) -> list[bool]:
+    def _outdone(self, records: "_Records") -> list[bool]:
         """Which of these versions have one in the same load that is to stay in their stead."""
         recency, id_fields = self.rules.recency, self.rules.field_map.external_id
         assert self.whole is not None  # noqa: S101 - asked by the caller
@@ -298,12 +309,12 @@ class _Merger:
             id_field = next((name for name in id_fields if name in table.column_names), None)
             if id_field is None:
                 continue
-            rows = pc.indices_nonzero(pc.is_in(table.column(id_field), value_set=ids))
+            rows = pc.indices_nonzero(pc.is_in(table.column(id_field), value_set=records.ids))
             found = table.take(rows)
             versions = self._versions(part, recency.keys(found), _places(table, start).take(rows))
             for external_id, version in zip(found.column(id_field).to_pylist(), versions, strict=True):
                 best[external_id] = max(best.get(external_id, version), version)
-        ours = zip(ids.to_pylist(), self._versions(self.part, keys, places), strict=True)
+        ours = zip(records.ids.to_pylist(), self._versions(self.part, records.keys, records.places), strict=True)
         return [best.get(external_id, version) > version for external_id, version in ours]
 
     def _versions(self, part: Part, keys: pa.Array | None, places: pa.Array) -> list[tuple[Any, ...]]:
@@ -317,38 +328,46 @@ class _Merger:
             for key, place in zip(values, places.to_pylist(), strict=True)
         ]
 
-    def _write(self, records: pa.Table, ids: pa.Array, hashes: pa.Array, probed: pa.ChunkedArray | None = None) -> None:
-        """Write records into the table, or, changed ones with the hash that was ``probed``, beside it."""
-        canonical = self.rules.canonicalise(records)
-        rows = records.num_rows
+    def _rows(self, records: "_Records", probed: pa.ChunkedArray | None = None) -> "_Rows":
+        """Records as the rows that are written; changed ones with the hash that was ``probed``. Asks no database."""
+        canonical = self.rules.canonicalise(records.fields)
         deleted_at = canonical.column("deleted_at")
         without_time = pc.and_(canonical.column("deleted"), pc.is_null(deleted_at))
         now = pa.scalar(int(time.time() * 1_000_000), pa.int64()).cast(deleted_at.type)
         deleted_at = pc.if_else(without_time, now, deleted_at)
-        fields = {name: canonical.column(name) for name in canonical.column_names if name not in _SIGNALS}
         values: dict[str, Column] = {
             "source_name": pa.scalar(self.load.source_name, pa.string()),
-            "external_id": ids,
+            "external_id": records.ids,
             "source_type": pa.scalar(self.load.source_type, pa.string()),
-            **fields,
+            **{name: canonical.column(name) for name in canonical.column_names if name not in _SIGNALS},
             "deleted_at": deleted_at,
-            "raw": raw_json(records),
-            "record_hash": hashes,
+            "raw": raw_json(records.fields),
+            "record_hash": records.hashes,
             "load_id": pa.scalar(self.load.load_id, pa.int64()),
         }
-        if probed is None:
-            copy_rows(self.connection, "identity.records", values, jsonb=["raw"], key=ids)
-        else:
-            copy_rows(self.connection, "pg_temp.staging", values | {"probed_hash": probed}, jsonb=["raw"])
-            self.staged = [name for name in values if name not in {"source_name", "external_id"}]
-        self.counts.deleted += len(deleted_at) - deleted_at.null_count
-        self.counts.valid_identifiers += (
-            pc.sum(pc.or_(pc.is_valid(canonical.column("email")), pc.is_valid(canonical.column("phone")))).as_py() or 0
+        if probed is not None:
+            values["probed_hash"] = probed
+        reachable = pc.or_(pc.is_valid(canonical.column("email")), pc.is_valid(canonical.column("phone")))
+        absorbed, mergers = canonical.column("absorbed"), list[tuple[str, str]]()
+        if absorbed.null_count < len(absorbed):
+            pairs = zip(records.ids.to_pylist(), absorbed.to_pylist(), strict=True)
+            mergers = [(winner, loser) for winner, losers in pairs for loser in losers or () if winner != loser]
+        return _Rows(
+            encode(values, jsonb=["raw"], key=records.ids if probed is None else None),
+            deleted=len(deleted_at) - deleted_at.null_count,
+            valid_identifiers=pc.sum(reachable).as_py() or 0,
+            mergers=mergers,
         )
-        absorbed = canonical.column("absorbed")
-        if absorbed.null_count < rows:
-            pairs = zip(ids.to_pylist(), absorbed.to_pylist(), strict=True)
-            self.mergers += [(winner, loser) for winner, losers in pairs for loser in losers or () if winner != loser]
+
+    def _write(self, rows: "_Rows") -> None:
+        """Write rows into the table, or changed ones beside it."""
+        changed = "probed_hash" in rows.encoded.columns
+        send(self.connection, "pg_temp.staging" if changed else "identity.records", rows.encoded)
+        if changed:
+            self.staged = [name for name in rows.encoded.columns if name not in {"source_name", "external_id", "probed_hash"}]
+        self.counts.deleted += rows.deleted
+        self.counts.valid_identifiers += rows.valid_identifiers
+        self.mergers += rows.mergers
 
     def _update(self, rows: int) -> None:
         """Bring what is staged into the table, if that is still as it was probed."""
@@ -406,6 +425,48 @@ class _Merger:
             self.counts.updated += len(updated)
             self.counts.deleted += sum(deleted for (deleted,) in updated)
             self.counts.unchanged += records.num_rows - len(updated)
+
+
+@dataclass(frozen=True)
+class _Records:
+    """Records to merge: their source fields, and of each its id, hash, cursor value (None: there is no cursor) and place in the stream."""
+
+    fields: pa.Table
+    ids: pa.Array
+    hashes: pa.Array
+    keys: pa.Array | None
+    places: pa.Array
+
+    def take(self, at: pa.Array) -> "_Records":
+        """The records at some positions."""
+        keys = None if self.keys is None else self.keys.take(at)
+        return _Records(self.fields.take(at), self.ids.take(at), self.hashes.take(at), keys, self.places.take(at))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows as they are sent, and what the counts are to know of them once they are written."""
+
+    encoded: Encoded
+    deleted: int
+    valid_identifiers: int
+    mergers: list[tuple[str, str]]
+
+
+@dataclass
+class _Batch:
+    """One batch as far as it can be judged without the database; ``records`` is None if none is left to merge.
+
+    ``rows`` are all its records ready to be sent, where they are expected to be new.
+    """
+
+    count: int
+    conflicting: int = 0
+    duplicates: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+    gone: tuple[str, pa.Table] | None = None
+    records: _Records | None = None
+    rows: _Rows | None = None
 
 
 _CHANGED = pa.schema([("n", pa.int32()), ("hash", pa.binary()), ("cursor", pa.string()), ("earlier", pa.bool_()), ("deleted", pa.bool_())])

@@ -9,6 +9,7 @@ https://www.postgresql.org/docs/current/sql-copy.html
 
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import psycopg
@@ -33,18 +34,29 @@ _JSONB_VERSION = b"\x01"
 _Piece = bytes | pa.Array
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as COPY takes them, and the columns that they have."""
+
+    columns: list[str]
+    rows: int
+    data: memoryview
+
+
 def copy_rows(
     connection: psycopg.Connection, target: str, columns: Mapping[str, Column], *, jsonb: Sequence[str] = (), key: pa.Array | None = None
 ) -> None:
-    """COPY rows into ``target`` (``schema.table``), in the order of ``key`` if there is one.
+    """COPY rows into ``target`` (``schema.table``), as :func:`encode` takes them."""
+    send(connection, target, encode(columns, jsonb=jsonb, key=key))
+
+
+def encode(columns: Mapping[str, Column], *, jsonb: Sequence[str] = (), key: pa.Array | None = None) -> Encoded:
+    """Rows of these columns, in the order of ``key`` if there is one.
 
     Each column is written as its Arrow type says: text, bytes as ``bytea``, 32 and 64 bit integers,
     instants in microseconds as ``timestamptz``, lists of text as ``text[]`` (a null list is empty);
     those named in ``jsonb`` are JSON text.
     """
-    statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-        sql.Identifier(*target.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
-    )
     pieces: list[_Piece] = [struct.pack(">h", len(columns))]
     for name, column in columns.items():
         pieces += _field(column, prefix=_JSONB_VERSION if name in jsonb else b"")
@@ -56,9 +68,17 @@ def copy_rows(
     )
     if key is not None and not pc.all(pc.less_equal(key[:-1], key[1:])).as_py():
         rows = rows.take(pc.sort_indices(key))  # neighbours of an index are written together
+    return Encoded(list(columns), len(rows), bytes_of(rows).data)
+
+
+def send(connection: psycopg.Connection, target: str, encoded: Encoded) -> None:
+    """COPY encoded rows into ``target`` (``schema.table``)."""
+    statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
+        sql.Identifier(*target.split(".")), sql.SQL(", ").join(map(sql.Identifier, encoded.columns))
+    )
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(_HEADER)
-        copy.write(bytes_of(rows).data)
+        copy.write(encoded.data)
         copy.write(_TRAILER)
 
 
