@@ -1,4 +1,4 @@
-"""What Arrow allocates with, and pandas: no process imports it for nothing, and who works with frames has all of it. In processes of their own."""
+"""What Arrow allocates with, and pandas: no process imports it for nothing, and who has frames has it whole. In processes of their own."""
 
 import os
 import subprocess
