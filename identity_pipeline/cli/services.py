@@ -151,11 +151,16 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _await(process: subprocess.Popen[bytes]) -> None:
+    import dagster as dg  # noqa: PLC0415 - half a second, for the commands that launch
+
+    from identity_pipeline.orchestration import health  # noqa: PLC0415
+
     deadline = time.monotonic() + _DAEMON_START_SECONDS
-    while not daemon_alive():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise TryLater(f"Dagster's daemon did not start: see {_log()}")
-        time.sleep(0.5)
+    with dg.DagsterInstance.get() as instance:
+        while not health.daemon_alive(instance):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise TryLater(f"Dagster's daemon did not start: see {_log()}")
+            time.sleep(0.5)
 
 
 def _let_others_end(began: datetime, progress: Callable[[str], None]) -> None:
