@@ -68,7 +68,7 @@ class Session(Protocol):
         """The rows from the window's lower bound on, those that have no cursor value, and those committed ``since``.
 
         They come as one snapshot, in no order, each value in canonical text. A batch is at most some
-        50,000 rows or 64 MB.
+        50,000 rows or 64 MB; PostgreSQL and MySQL are quickest with 10,000 and 20,000.
         """
         ...
 

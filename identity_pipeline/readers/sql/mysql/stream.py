@@ -21,7 +21,7 @@ from identity_pipeline.readers.sql.mysql.names import DIALECT
 from identity_pipeline.readers.sql.mysql.wire import Connection
 from identity_pipeline.readers.sql.shards import Piece
 
-BATCH_ROWS = 50_000
+BATCH_ROWS = 20_000
 BATCH_BYTES = 16 * 2**20
 PIECE = 100_000
 """Rows that are one piece of a table."""

@@ -22,7 +22,7 @@ from identity_pipeline.readers.sql.postgres import commits
 from identity_pipeline.readers.sql.postgres.session import Connection
 from identity_pipeline.readers.sql.shards import Piece
 
-BATCH_ROWS = 50_000
+BATCH_ROWS = 10_000
 BATCH_BYTES = 16 * 2**20
 PIECE = 16 * 2**20
 """Bytes of a table that are one piece of it: less than a second."""
