@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ def serve(source_type: str, rows: int) -> None:
 
     from identity_pipeline_tests.conformance.harness import Tools, contacts, harness_classes
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.setenv("IDENTITY_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
-        harness = harness_classes()[source_type](Tools("", None, patch))
+        harness = harness_classes()[source_type](Tools("", None, patch, stack=stack))
         harness.show(contacts(rows))
         print(json.dumps({"config": harness.config, "environment": harness.environment}), flush=True)
         sys.stdin.read()
