@@ -181,6 +181,10 @@ class _Merger:
                 keys = None if keys is None else keys.take(kept)
             if records.num_rows:
                 ids = records.column(id_field).combine_chunks()
+                if not pc.all(pc.less_equal(ids[:-1], ids[1:])).as_py():  # neighbours of an index are looked up and written together
+                    order = pc.sort_indices(ids)
+                    records, ids, places = records.take(order), ids.take(order), places.take(order)
+                    keys = None if keys is None else keys.take(order)
                 hashed = records.drop_columns([SANITISED]) if SANITISED in records.column_names else records
                 made.records = _Records(records, ids, record_hashes(hashed, self.rules.fingerprint), keys, places)
                 made.rows = self._rows(made.records) if self.fresh else None
@@ -350,10 +354,11 @@ class _Merger:
         reachable = pc.or_(pc.is_valid(canonical.column("email")), pc.is_valid(canonical.column("phone")))
         absorbed, mergers = canonical.column("absorbed"), list[tuple[str, str]]()
         if absorbed.null_count < len(absorbed):
-            pairs = zip(records.ids.to_pylist(), absorbed.to_pylist(), strict=True)
+            stream = pc.sort_indices(records.places)
+            pairs = zip(records.ids.take(stream).to_pylist(), absorbed.take(stream).to_pylist(), strict=True)
             mergers = [(winner, loser) for winner, losers in pairs for loser in losers or () if winner != loser]
         return _Rows(
-            encode(values, jsonb=["raw"], key=records.ids if probed is None else None),
+            encode(values, jsonb=["raw"]),
             deleted=len(deleted_at) - deleted_at.null_count,
             valid_identifiers=pc.sum(reachable).as_py() or 0,
             mergers=mergers,

@@ -43,15 +43,13 @@ class Encoded:
     data: memoryview
 
 
-def copy_rows(
-    connection: psycopg.Connection, target: str, columns: Mapping[str, Column], *, jsonb: Sequence[str] = (), key: pa.Array | None = None
-) -> None:
+def copy_rows(connection: psycopg.Connection, target: str, columns: Mapping[str, Column], *, jsonb: Sequence[str] = ()) -> None:
     """COPY rows into ``target`` (``schema.table``), as :func:`encode` takes them."""
-    send(connection, target, encode(columns, jsonb=jsonb, key=key))
+    send(connection, target, encode(columns, jsonb=jsonb))
 
 
-def encode(columns: Mapping[str, Column], *, jsonb: Sequence[str] = (), key: pa.Array | None = None) -> Encoded:
-    """Rows of these columns, in the order of ``key`` if there is one.
+def encode(columns: Mapping[str, Column], *, jsonb: Sequence[str] = ()) -> Encoded:
+    """Rows of these columns.
 
     Each column is written as its Arrow type says: text, bytes as ``bytea``, 32 and 64 bit integers,
     instants in microseconds as ``timestamptz``, lists of text as ``text[]`` (a null list is empty);
@@ -66,8 +64,6 @@ def encode(columns: Mapping[str, Column], *, jsonb: Sequence[str] = (), key: pa.
         null_handling="replace",
         null_replacement=b"",
     )
-    if key is not None and not pc.all(pc.less_equal(key[:-1], key[1:])).as_py():
-        rows = rows.take(pc.sort_indices(key))  # neighbours of an index are written together
     return Encoded(list(columns), len(rows), bytes_of(rows).data)
 
 
