@@ -332,7 +332,8 @@ def hopeless(cells: pa.Array, regions: pa.Array) -> npt.NDArray[np.bool_]:
     """Which cells hold digits in a common spelling that end in no number of their calling code, and are no placeholder."""
     found = np.zeros(len(cells), bool)
     shaped, digits, zeros = _spelled(cells)
-    regions, plus = regions.take(shaped), pc.starts_with(digits, "+")
+    # Whatever stands before two zeros, the library reads them as the plus of a call abroad.
+    regions, plus, zeros = regions.take(shaped), pc.starts_with(digits, "+"), pc.or_(zeros, pc.starts_with(digits, "00"))
 
     def judge(where: npt.NDArray[np.int64], bodies: pa.Array, code: str) -> None:
         if (pattern := _at_the_end(code)) is not None:

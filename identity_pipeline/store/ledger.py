@@ -380,10 +380,11 @@ def _absorb(connection: psycopg.Connection, load: Load) -> None:
         update identity.records r set merged_into = m.winner, changed_at = statement_timestamp(), load_id = %(load)s
         from (
             select distinct on (loser) loser, winner
-            from identity.load_parts p join identity.loads l using (load_id), unnest(p.survivors, p.absorbed) as pair(winner, loser)
+            from identity.load_parts p join identity.loads l using (load_id), unnest(p.survivors, p.absorbed)
+                with ordinality as pair(winner, loser, place)
             where l.source_name = %(source)s and l.load_id > coalesce(
                 (select max(c.load_id) from identity.loads c where c.source_name = %(source)s and c.status = 'committed'), 0)
-            order by loser, load_id desc, shard desc, part desc
+            order by loser, load_id desc, shard desc, part desc, place desc
         ) m
         where r.source_name = %(source)s and r.external_id = m.loser and r.merged_into is distinct from m.winner
         """,

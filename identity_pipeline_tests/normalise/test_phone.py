@@ -85,7 +85,9 @@ def test_the_quick_path_agrees_with_the_library_on_digits_near_a_number():
         for _ in range(r.randint(0, 2)):
             at = r.randrange(len(digits))
             digits[at : at + r.randint(0, 1)] = r.choice(["0", "1", "8", "9", "", "00", "5"])
-        prefix = r.choice(["", "", "0", "00", "1", "8", "06", "011", "+", "+1", "+44", "(0)", f"+{pn.country_code_for_region(region)} 0"])
+        prefix = r.choice(
+            ["", "", "0", "00", "-00", ".(00)", "1", "8", "06", "011", "+", "+1", "+44", "(0)", f"+{pn.country_code_for_region(region)} 0"]
+        )
         pairs.append((prefix + "".join(digits), r.choice([region, region, None, "DE", "US", "GB", "CA", "IT", "RU"])))
     assert agree(pairs) > 500
 
@@ -132,6 +134,14 @@ def test_numbers_of_other_countries_are_refused_by_columns():
     cells = ["030/5901331", "(030) 590-1331", "+1 030 590 1331", "0049 99", "12345678", "0303333333", "030/33", "5901331"]
     found = phone.hopeless(pa.array(cells * 20, pa.string()), pa.array(["US"] * 160, pa.string()))
     assert found[:8].tolist() == [True, True, True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize("region", ["US", "AU", "RU", "JP", "DE"])
+@pytest.mark.parametrize("before", ["", "-", "/", ".", ")", "-(", "- "])
+def test_a_call_abroad_is_one_whatever_stands_before_its_zeros(before: str, region: str):
+    cells = [f"{before}0086 10 6552 9988"] * 20
+    found = phone.find(pa.array(cells, pa.string()), pa.array([region] * 20, pa.string()))
+    assert found.values.to_pylist() == ["+861065529988"] * 20
 
 
 def test_common_spellings_take_the_quick_path():

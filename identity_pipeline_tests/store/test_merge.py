@@ -350,6 +350,20 @@ def test_a_record_never_points_at_itself(contacts: Contacts):
     assert {i: r["merged_into"] for i, r in contacts.rows().items()} == {"1": None, "2": "1"}
 
 
+def test_of_two_that_absorbed_one_the_last_of_the_stream_has_it(contacts: Contacts):
+    contacts.load(
+        [
+            contact("1"),
+            contact("9", absorbed="1"),
+            contact("2", absorbed="1"),
+            contact("5", absorbed="4"),
+            contact("6", absorbed="4"),
+            contact("4"),
+        ]
+    )
+    assert {i: r["merged_into"] for i, r in contacts.rows().items() if r["merged_into"]} == {"1": "2", "4": "6"}
+
+
 def test_a_deletion_is_kept_with_its_time(contacts: Contacts):
     contacts.load([contact("1"), contact("2"), contact("3")])
     row = contacts.load([contact("1", on=2, deleted_at="2026-01-02T03:04:05Z"), contact("2", on=2, archived="True")])

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +40,22 @@ def session() -> requests.Session:
     logging.getLogger("urllib3").setLevel(logging.INFO)  # at DEBUG it logs every address with its query, where tokens and signatures are
     made = _Session()
     made.trust_env = False  # a proxy would be the peer that is checked, .netrc would add credentials
-    bundles: dict[str, int] = {}
+    context = create_urllib3_context(ssl_minimum_version=ssl.TLSVersion.TLSv1_2)
+    read = set[str]()  # both variables often name one file, of which reading takes 30 ms
     for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
         if bundle := os.environ.get(name):
+            made.verify = bundle  # requests would add the public one otherwise
+            if bundle in read:
+                continue
+            read.add(bundle)
             try:
-                bundles[bundle] = Path(bundle).stat().st_mtime_ns
-                _trusting(tuple(bundles.items()))
+                folder = Path(bundle).is_dir()
+                context.load_verify_locations(None if folder else bundle, bundle if folder else None)
             except OSError as error:
                 raise ConfigurationError(f"{name} names no certificate bundle ({type(error).__name__}): correct or unset it") from None
-            made.verify = bundle  # requests would add the public one otherwise
-    context = _trusting(tuple(bundles.items()))
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter(context))
     return made
-
-
-@lru_cache(maxsize=8)
-def _trusting(bundles: tuple[tuple[str, int], ...]) -> ssl.SSLContext:
-    """TLS as we want it, which trusts these bundles (files or folders, and when they were written). To read one takes 30 ms."""
-    context = create_urllib3_context(ssl_minimum_version=ssl.TLSVersion.TLSv1_2)
-    for bundle, _ in bundles:
-        folder = Path(bundle).is_dir()
-        context.load_verify_locations(None if folder else bundle, bundle if folder else None)
-    return context
 
 
 @contextmanager
