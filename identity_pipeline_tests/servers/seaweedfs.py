@@ -72,6 +72,7 @@ def server() -> Server:
         # without these it opens two more ports to the world, and reports home
         "-s3.port.iceberg=0", "-s3.port.lance=0", "-metricsPort=0", "-master.telemetry=false",
         f"-s3.config={folder / 'identities.json'}", "-master.volumeSizeLimitMB=128", "-volume.max=50",
+        "-volume.minFreeSpace=100MiB",  # else it takes nothing any more where 1 % of the disk is left
     ]  # fmt: skip
 
     def ready() -> None:
