@@ -19,8 +19,8 @@ from identity_pipeline.loading.read import check_not_before, check_whole, closab
 from identity_pipeline.loading.spec import Reader, RunOptions, fingerprint, rules
 from identity_pipeline.loading.start import start_of
 from identity_pipeline.store import ledger, rejection
+from identity_pipeline.store.batch import newest
 from identity_pipeline.store.database import connect
-from identity_pipeline.store.merge import newest
 from identity_pipeline.store.pace import SharedPace
 from identity_pipeline.store.record_hash import record_hashes
 

@@ -19,11 +19,12 @@ from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.loading.spec import rules as rules_of
 from identity_pipeline.store import lease, ledger
+from identity_pipeline.store.batch import Rules
 from identity_pipeline.store.database import connect
 from identity_pipeline.store.landing import LandedPart, Part
 from identity_pipeline.store.ledger import ReadSummary
 from identity_pipeline.store.load import Load
-from identity_pipeline.store.merge import Rules, merge_part
+from identity_pipeline.store.merge import merge_part
 from identity_pipeline.store.rejection import CODES
 
 _BATCH = 5_000

@@ -13,8 +13,8 @@ from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.text import Batch
 from identity_pipeline.core.window import Window
+from identity_pipeline.store.batch import Rules
 from identity_pipeline.store.landing import Landing
-from identity_pipeline.store.merge import Rules
 from identity_pipeline.store.recency import Recency
 
 

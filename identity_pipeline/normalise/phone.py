@@ -331,25 +331,25 @@ def _adds_digits(region: str) -> bool:
 def hopeless(cells: pa.Array, regions: pa.Array) -> npt.NDArray[np.bool_]:
     """Which cells hold digits in a common spelling that end in no number of their calling code, and are no placeholder."""
     found = np.zeros(len(cells), bool)
-    shaped, digits, zeros = _spelled(cells)
-    # Whatever stands before two zeros, the library reads them as the plus of a call abroad.
-    regions, plus, zeros = regions.take(shaped), pc.starts_with(digits, "+"), pc.or_(zeros, pc.starts_with(digits, "00"))
+    shaped, digits, _ = _spelled(cells)
+    # Whatever stands before two zeros, :func:`judge` reads them as the plus of a call abroad.
+    regions, plus, zeros = regions.take(shaped), pc.starts_with(digits, "+"), pc.starts_with(digits, "00")
 
-    def judge(where: npt.NDArray[np.int64], bodies: pa.Array, code: str) -> None:
+    def mark(where: npt.NDArray[np.int64], bodies: pa.Array, code: str) -> None:
         if (pattern := _at_the_end(code)) is not None:
             found[shaped.to_numpy()[where]] = ~truth(pc.match_substring_regex(bodies, pattern))
 
     at = np.flatnonzero(truth(plus))
     bodies = pc.utf8_slice_codeunits(digits.take(pa.array(at)), 1)
     for code, where in _groups(_mapped(pc.utf8_slice_codeunits(bodies, 0, 3), _code_at, pa.string())):
-        judge(at[where.to_numpy()], pc.utf8_slice_codeunits(bodies.take(where), len(code)), code)
+        mark(at[where.to_numpy()], pc.utf8_slice_codeunits(bodies.take(where), len(code)), code)
     at = np.flatnonzero(~truth(pc.or_(plus, zeros)))
     for region, where in _groups(regions.take(pa.array(at))):
         known, rows = pn.PhoneMetadata.metadata_for_region(region, None), at[where.to_numpy()]
         if known is not None and not _adds_digits(region):
             abroad = pc.match_substring_regex(digits.take(pa.array(rows)), f"^(?:{known.international_prefix or '$^'})")
             rows = rows[~truth(abroad)]
-            judge(rows, digits.take(pa.array(rows)), str(known.country_code))
+            mark(rows, digits.take(pa.array(rows)), str(known.country_code))
     doubtful = pc.match_substring_regex(digits, _DOUBTFUL)
     found[shaped.to_numpy()[truth(doubtful)]] = False
     return found

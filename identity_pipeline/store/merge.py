@@ -14,7 +14,7 @@ not the probed one; then the part is rolled back and merged again.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,28 +26,18 @@ from psycopg import sql
 from identity_pipeline.core.ahead import ahead
 from identity_pipeline.core.errors import Superseded, WriteConflict
 from identity_pipeline.core.failpoint import reached
-from identity_pipeline.core.fieldmap import GONE, FieldMap
-from identity_pipeline.core.text import SANITISED
-from identity_pipeline.store import quarantine, rejection
+from identity_pipeline.store import quarantine
+from identity_pipeline.store.batch import Batch, Records, Rows, Rules, judged, places_of, rows_of
 from identity_pipeline.store.database import connect
 from identity_pipeline.store.landing import Part
 from identity_pipeline.store.lease import fenced
 from identity_pipeline.store.load import Load
-from identity_pipeline.store.pgcopy import Column, Encoded, copy_rows, encode, send
-from identity_pipeline.store.quarantine import Rejected
-from identity_pipeline.store.raw import raw_json
-from identity_pipeline.store.recency import Recency, bools
-from identity_pipeline.store.record_hash import record_hashes
-from identity_pipeline.store.rejection import PLACE, RESERVED
-
-Canonicalise = Callable[[pa.Table], pa.Table]
-"""Raw records → the columns of ``identity.records`` that are canonical fields, and ``absorbed`` and ``deleted``; row by row."""
+from identity_pipeline.store.pgcopy import copy_rows, send
+from identity_pipeline.store.recency import bools
+from identity_pipeline.store.rejection import PLACE
 
 Whole = Callable[[list[str]], Iterable[tuple[Part, pa.Table]]]
 """The batches of all parts of a load as they were landed; only the columns that are named, where a batch has them."""
-
-_SIGNALS = ("absorbed", "deleted")
-"""What the canonical fields say that is no column."""
 
 
 @dataclass
@@ -67,16 +57,6 @@ class PartCounts:
     valid_identifiers: int = 0
     conflicting: int = 0
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the merge of a source goes by. ``fingerprint`` changes whenever a result could."""
-
-    field_map: FieldMap
-    canonicalise: Canonicalise
-    fingerprint: str
-    recency: Recency = field(default_factory=Recency)
 
 
 def merge_part(url: str, load: Load, part: Part, batches: Iterable[pa.Table], rules: Rules, *, whole: Whole | None = None) -> PartCounts:
@@ -152,45 +132,17 @@ class _Merger:
         connection.execute("create temp table staging (like identity.records, probed_hash bytea) on commit drop")
         connection.execute("alter table staging alter first_seen_at drop not null, alter changed_at drop not null")
 
-    def prepared(self, batches: Iterable[pa.Table]) -> Iterator["_Batch"]:
+    def prepared(self, batches: Iterable[pa.Table]) -> Iterator[Batch]:
         """What is to be known of each batch before the database is asked. Asks no database: another thread may do it."""
-        recency, start = self.rules.recency, 0
+        start = 0
         for batch in batches:
-            id_field = rejection.id_field(batch, self.rules.field_map, self.load.source_name)
-            made = _Batch(batch.num_rows)
-            places = _places(batch, start)
+            made = judged(batch, start, self.load.source_name, self.rules)
             start += batch.num_rows
-            records = batch.drop_columns([PLACE]) if PLACE in batch.column_names else batch
-            reasons = rejection.reasons(records, id_field)
-            if reasons.null_count < len(reasons):
-                good = pc.is_null(reasons)
-                made.rejected = list(_rejected(records.filter(pc.invert(good)), id_field, reasons.drop_null()))
-                records, places = records.filter(good), places.filter(good)
-            if GONE in records.column_names:
-                gone = pc.fill_null(pc.equal(records.column(GONE).combine_chunks(), "true"), False)
-                made.gone = (id_field, records.filter(gone))
-                records, places = records.filter(pc.invert(gone)), places.filter(pc.invert(gone))
-            reserved = [n for n in records.column_names if n.startswith(RESERVED) and n != SANITISED]
-            records = records.drop_columns(reserved) if reserved else records
-            keys = recency.keys(records)
-            kept = newest(records.column(id_field), keys, newest_first=recency.newest_first)
-            if kept is not None:
-                made.conflicting = _conflicting(records, id_field, keys)
-                made.duplicates = records.num_rows - len(kept)
-                records, places = records.take(kept), places.take(kept)
-                keys = None if keys is None else keys.take(kept)
-            if records.num_rows:
-                ids = records.column(id_field).combine_chunks()
-                if not pc.all(pc.less_equal(ids[:-1], ids[1:])).as_py():  # neighbours of an index are looked up and written together
-                    order = pc.sort_indices(ids)
-                    records, ids, places = records.take(order), ids.take(order), places.take(order)
-                    keys = None if keys is None else keys.take(order)
-                hashed = records.drop_columns([SANITISED]) if SANITISED in records.column_names else records
-                made.records = _Records(records, ids, record_hashes(hashed, self.rules.fingerprint), keys, places)
-                made.rows = self._rows(made.records) if self.fresh else None
+            if self.fresh and made.records is not None:
+                made.rows = rows_of(made.records, self.load, self.rules)
             yield made
 
-    def merge(self, batch: "_Batch") -> None:
+    def merge(self, batch: Batch) -> None:
         """Bring one batch into the table."""
         counts, records = self.counts, batch.records
         counts.records += batch.count
@@ -201,7 +153,7 @@ class _Merger:
             counts.quarantined += len(batch.rejected)
         if batch.gone is not None:
             self.gone.append(batch.gone)
-        if records is None or (self.fresh and self._insert(batch.rows or self._rows(records))):
+        if records is None or (self.fresh and batch.rows is not None and self._insert(batch.rows)):
             return
         new, changed = self._probe(records.ids, records.hashes)
         lost = self._lost(changed, records)
@@ -211,12 +163,15 @@ class _Merger:
         counts.inserted += len(new)
         counts.updated += changed.num_rows
         if len(new):
-            self._write(self._rows(records.take(new)))
+            self._write(rows_of(records.take(new), self.load, self.rules))
+        staged = None
         if changed.num_rows:
-            self._write(self._rows(records.take(changed.column("n").combine_chunks()), probed=changed.column("hash")))
+            at, probed = changed.column("n").combine_chunks(), changed.column("hash")
+            staged = rows_of(records.take(at), self.load, self.rules, probed=probed)
+            self._write(staged, "pg_temp.staging")
         reached("staged")
-        if changed.num_rows:
-            self._update(changed.num_rows)
+        if staged is not None:
+            self._update(staged)
 
     def _is_first(self) -> bool:
         """True if no earlier load of the source has written a record, whether it was committed or not."""
@@ -227,7 +182,7 @@ class _Merger:
         )
         return earlier.fetchone() is None
 
-    def _insert(self, rows: "_Rows") -> bool:
+    def _insert(self, rows: Rows) -> bool:
         """Write records that are all new. False if one is there already: nothing of them is written then."""
         try:
             with self.connection.transaction():
@@ -267,7 +222,7 @@ class _Merger:
         stored = [(n, *values) for n, absent, *values in rows if not absent]
         return new, pa.table(list(zip(*stored, strict=True)) or [()] * len(_CHANGED), schema=_CHANGED)
 
-    def _lost(self, changed: pa.Table, records: "_Records") -> np.ndarray:
+    def _lost(self, changed: pa.Table, records: Records) -> np.ndarray:
         """Which changed records are not taken: what is stored, or what else the load holds, is to stay."""
         recency, at, keys = self.rules.recency, changed.column("n").combine_chunks(), records.keys
         if not len(at):
@@ -301,7 +256,7 @@ class _Merger:
         )
         return later.fetchone() is not None
 
-    def _outdone(self, records: "_Records") -> list[bool]:
+    def _outdone(self, records: Records) -> list[bool]:
         """Which of these versions have one in the same load that is to stay in their stead."""
         recency, id_fields = self.rules.recency, self.rules.field_map.external_id
         assert self.whole is not None  # noqa: S101 - asked by the caller
@@ -315,7 +270,7 @@ class _Merger:
                 continue
             rows = pc.indices_nonzero(pc.is_in(table.column(id_field), value_set=records.ids))
             found = table.take(rows)
-            versions = self._versions(part, recency.keys(found), _places(table, start).take(rows))
+            versions = self._versions(part, recency.keys(found), places_of(table, start).take(rows))
             for external_id, version in zip(found.column(id_field).to_pylist(), versions, strict=True):
                 best[external_id] = max(best.get(external_id, version), version)
         ours = zip(records.ids.to_pylist(), self._versions(self.part, records.keys, records.places), strict=True)
@@ -332,51 +287,17 @@ class _Merger:
             for key, place in zip(values, places.to_pylist(), strict=True)
         ]
 
-    def _rows(self, records: "_Records", probed: pa.ChunkedArray | None = None) -> "_Rows":
-        """Records as the rows that are written; changed ones with the hash that was ``probed``. Asks no database."""
-        canonical = self.rules.canonicalise(records.fields)
-        deleted_at = canonical.column("deleted_at")
-        without_time = pc.and_(canonical.column("deleted"), pc.is_null(deleted_at))
-        now = pa.scalar(int(time.time() * 1_000_000), pa.int64()).cast(deleted_at.type)
-        deleted_at = pc.if_else(without_time, now, deleted_at)
-        values: dict[str, Column] = {
-            "source_name": pa.scalar(self.load.source_name, pa.string()),
-            "external_id": records.ids,
-            "source_type": pa.scalar(self.load.source_type, pa.string()),
-            **{name: canonical.column(name) for name in canonical.column_names if name not in _SIGNALS},
-            "deleted_at": deleted_at,
-            "raw": raw_json(records.fields),
-            "record_hash": records.hashes,
-            "load_id": pa.scalar(self.load.load_id, pa.int64()),
-        }
-        if probed is not None:
-            values["probed_hash"] = probed
-        reachable = pc.or_(pc.is_valid(canonical.column("email")), pc.is_valid(canonical.column("phone")))
-        absorbed, mergers = canonical.column("absorbed"), list[tuple[str, str]]()
-        if absorbed.null_count < len(absorbed):
-            stream = pc.sort_indices(records.places)
-            pairs = zip(records.ids.take(stream).to_pylist(), absorbed.take(stream).to_pylist(), strict=True)
-            mergers = [(winner, loser) for winner, losers in pairs for loser in losers or () if winner != loser]
-        return _Rows(
-            encode(values, jsonb=["raw"]),
-            deleted=len(deleted_at) - deleted_at.null_count,
-            valid_identifiers=pc.sum(reachable).as_py() or 0,
-            mergers=mergers,
-        )
-
-    def _write(self, rows: "_Rows") -> None:
+    def _write(self, rows: Rows, target: str = "identity.records") -> None:
         """Write rows into the table, or changed ones beside it."""
-        changed = "probed_hash" in rows.encoded.columns
-        send(self.connection, "pg_temp.staging" if changed else "identity.records", rows.encoded)
-        if changed:
-            self.staged = [name for name in rows.encoded.columns if name not in {"source_name", "external_id", "probed_hash"}]
+        send(self.connection, target, rows.encoded)
         self.counts.deleted += rows.deleted
         self.counts.valid_identifiers += rows.valid_identifiers
         self.mergers += rows.mergers
 
-    def _update(self, rows: int) -> None:
+    def _update(self, staged: Rows) -> None:
         """Bring what is staged into the table, if that is still as it was probed."""
-        names = sql.SQL(", ").join(sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in self.staged)
+        columns = [name for name in staged.encoded.columns if name not in {"source_name", "external_id", "probed_hash"}]
+        names = sql.SQL(", ").join(sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in columns)
         updated = self.connection.execute(
             sql.SQL(
                 """
@@ -386,7 +307,7 @@ class _Merger:
                 """
             ).format(names)
         ).rowcount
-        if updated != rows:
+        if updated != staged.encoded.rows:
             raise _conflict(self.load, self.part)
         self.connection.execute("truncate pg_temp.staging")
 
@@ -432,91 +353,4 @@ class _Merger:
             self.counts.unchanged += records.num_rows - len(updated)
 
 
-@dataclass(frozen=True)
-class _Records:
-    """Records to merge: their source fields, and of each its id, hash, cursor value (None: there is no cursor) and place in the stream."""
-
-    fields: pa.Table
-    ids: pa.Array
-    hashes: pa.Array
-    keys: pa.Array | None
-    places: pa.Array
-
-    def take(self, at: pa.Array) -> "_Records":
-        """The records at some positions."""
-        keys = None if self.keys is None else self.keys.take(at)
-        return _Records(self.fields.take(at), self.ids.take(at), self.hashes.take(at), keys, self.places.take(at))
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows as they are sent, and what the counts are to know of them once they are written."""
-
-    encoded: Encoded
-    deleted: int
-    valid_identifiers: int
-    mergers: list[tuple[str, str]]
-
-
-@dataclass
-class _Batch:
-    """One batch as far as it can be judged without the database; ``records`` is None if none is left to merge.
-
-    ``rows`` are all its records ready to be sent, where they are expected to be new.
-    """
-
-    count: int
-    conflicting: int = 0
-    duplicates: int = 0
-    rejected: list[Rejected] = field(default_factory=list)
-    gone: tuple[str, pa.Table] | None = None
-    records: _Records | None = None
-    rows: _Rows | None = None
-
-
 _CHANGED = pa.schema([("n", pa.int32()), ("hash", pa.binary()), ("cursor", pa.string()), ("earlier", pa.bool_()), ("deleted", pa.bool_())])
-
-
-def _places(batch: pa.Table, start: int) -> pa.Array:
-    """Where in the stream its records stand: as they say, else counted on from ``start``."""
-    if PLACE in batch.column_names:
-        return batch.column(PLACE).combine_chunks()
-    return pa.array(np.arange(start, start + batch.num_rows, dtype=np.int64))
-
-
-def newest(ids: pa.ChunkedArray, keys: pa.Array | None, *, newest_first: bool) -> pa.Array | None:
-    """Positions of the records to keep: of each id the newest by cursor, then by the order of the stream. None: all."""
-    rows = len(ids)
-    if pc.count_distinct(ids).as_py() == rows:
-        return None
-    table = pa.table({"id": ids, "n": pa.array(range(rows), pa.int64())})
-    if keys is None:
-        which = "min" if newest_first else "max"
-        return _sorted(table.group_by("id").aggregate([("n", which)]).column(f"n_{which}"))
-    place = ("n", "ascending" if newest_first else "descending")
-    order = pc.sort_indices(table.append_column("key", keys), sort_keys=[("id", "ascending"), ("key", "descending", "at_end"), place])
-    ordered = table.take(order)
-    names = ordered.column("id").combine_chunks()
-    first = pa.concat_arrays([pa.array([True], pa.bool_()), pc.not_equal(names[1:], names[:-1])])
-    return _sorted(ordered.column("n").filter(first))
-
-
-def _rejected(records: pa.Table, id_field: str, reasons: pa.Array) -> Iterator[Rejected]:
-    plain = records.drop_columns([name for name in records.column_names if name.startswith(RESERVED) and name != SANITISED])
-    digests = record_hashes(plain, "quarantine").to_pylist()
-    ids, raws = records.column(id_field).to_pylist(), raw_json(plain).to_pylist()
-    return map(Rejected, ids, reasons.to_pylist(), raws, digests)
-
-
-def _conflicting(records: pa.Table, id_field: str, keys: pa.Array | None) -> int:
-    """How many records carry another's id and other content, and no cursor value says which is the newer."""
-    plain = records.drop_columns([SANITISED]) if SANITISED in records.column_names else records
-    versions = {"id": records.column(id_field), "content": record_hashes(plain, "")}
-    if keys is not None:
-        versions["key"] = keys
-    grouped = pa.table(versions).group_by([name for name in versions if name != "content"])
-    return (pc.sum(pc.subtract(grouped.aggregate([("content", "count_distinct")]).column("content_count_distinct"), 1)).as_py()) or 0
-
-
-def _sorted(numbers: pa.ChunkedArray) -> pa.Array:
-    return numbers.combine_chunks().take(pc.sort_indices(numbers))

@@ -23,7 +23,8 @@ from identity_pipeline.loading import start
 from identity_pipeline.loading.spec import RunOptions
 from identity_pipeline.readers.http import body, exchange
 from identity_pipeline.readers.rest import client, message
-from identity_pipeline.store import ledger, merge
+from identity_pipeline.store import batch as merged_batch
+from identity_pipeline.store import ledger
 from identity_pipeline.store.record_hash import HASH
 from identity_pipeline_tests.conformance import test_check as checking
 from identity_pipeline_tests.conformance import test_faults as failing
@@ -359,11 +360,11 @@ PARTS: dict[str, tuple[str, Any, str, Any, Callable[..., None], dict[str, Any]]]
     ),
     "mark moved by a limit": ("csv_url", RunOptions, "partial", False, reading.test_a_limit_is_kept_and_leaves_the_mark, {}),
     "everything written anew": (
-        "hubspot_contacts", merge, "record_hashes", lambda records, _: pa.array([uuid4().bytes for _ in range(len(records))], HASH),
+        "hubspot_contacts", merged_batch, "record_hashes", lambda records, _: pa.array([uuid4().bytes for _ in range(len(records))], HASH),
         reading.test_a_second_load_of_the_same_writes_nothing, {"full_refresh": False},
     ),
     "the last row wins": (
-        "csv_url", merge.Recency, "keys", lambda *_: None, reading.test_of_two_rows_with_one_id_the_newer_stays, {},
+        "csv_url", merged_batch.Recency, "keys", lambda *_: None, reading.test_of_two_rows_with_one_id_the_newer_stays, {},
     ),
     "deletes all it does not see": (
         "csv_url", ledger, "sweep", lambda connection, load, seen, _, whole: SWEEP(connection, load, seen, 1.0, whole=whole),

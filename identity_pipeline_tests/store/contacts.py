@@ -16,9 +16,10 @@ from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.text import table_of
 from identity_pipeline.core.window import Window
 from identity_pipeline.store import ledger
+from identity_pipeline.store.batch import Rules
 from identity_pipeline.store.landing import LandedPart, Landing, Part
 from identity_pipeline.store.ledger import Load, ReadSummary, SourceState
-from identity_pipeline.store.merge import PartCounts, Rules, merge_part
+from identity_pipeline.store.merge import PartCounts, merge_part
 from identity_pipeline.store.recency import Recency
 
 Record = dict[str, Any]

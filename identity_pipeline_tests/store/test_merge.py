@@ -14,6 +14,7 @@ from identity_pipeline.core.cursor import Cursor, Order
 from identity_pipeline.core.errors import PipelineError, SchemaChanged, Superseded, WriteConflict
 from identity_pipeline.core.fieldmap import GONE, REJECTED
 from identity_pipeline.core.text import SANITISED, table_of
+from identity_pipeline.store import batch as merged_batch
 from identity_pipeline.store import lease, ledger, merge, rejection
 from identity_pipeline.store.landing import Part
 from identity_pipeline.store.load import Load
@@ -390,7 +391,9 @@ def test_a_part_that_is_merged_is_not_merged_again(contacts: Contacts):
 def test_a_part_that_fails_leaves_nothing(contacts: Contacts, monkeypatch: pytest.MonkeyPatch):
     load = contacts.open()
     with monkeypatch.context() as patch:
-        patch.setattr(merge, "raw_json", lambda records: pa.array(["{}" if records.num_rows == 1 else "{not json"] * records.num_rows))
+        patch.setattr(
+            merged_batch, "raw_json", lambda records: pa.array(["{}" if records.num_rows == 1 else "{not json"] * records.num_rows)
+        )
         with pytest.raises(PipelineError, match="refused a statement"):
             contacts.merge(load, [contact("", "Bad")], [contact("1"), contact("2")])
     assert (contacts.rows(), contacts.quarantined()) == ({}, [])
@@ -398,7 +401,7 @@ def test_a_part_that_fails_leaves_nothing(contacts: Contacts, monkeypatch: pytes
 
 
 def test_a_failure_quotes_no_record(contacts: Contacts, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(merge, "raw_json", lambda _: pa.array(['{"s3cret']))
+    monkeypatch.setattr(merged_batch, "raw_json", lambda _: pa.array(['{"s3cret']))
     with pytest.raises(PipelineError) as failure:
         contacts.merge(contacts.open(), [contact("s3cret")])
     assert "s3cret" not in repr(failure.value)

@@ -41,18 +41,14 @@ def session() -> requests.Session:
     made = _Session()
     made.trust_env = False  # a proxy would be the peer that is checked, .netrc would add credentials
     context = create_urllib3_context(ssl_minimum_version=ssl.TLSVersion.TLSv1_2)
-    read = set[str]()  # both variables often name one file, of which reading takes 30 ms
-    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
-        if bundle := os.environ.get(name):
-            made.verify = bundle  # requests would add the public one otherwise
-            if bundle in read:
-                continue
-            read.add(bundle)
-            try:
-                folder = Path(bundle).is_dir()
-                context.load_verify_locations(None if folder else bundle, bundle if folder else None)
-            except OSError as error:
-                raise ConfigurationError(f"{name} names no certificate bundle ({type(error).__name__}): correct or unset it") from None
+    named = {bundle: name for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE") if (bundle := os.environ.get(name))}
+    for bundle, name in named.items():  # both often name one file, of which reading takes 30 ms
+        try:
+            folder = Path(bundle).is_dir()
+            context.load_verify_locations(None if folder else bundle, bundle if folder else None)
+        except OSError as error:
+            raise ConfigurationError(f"{name} names no certificate bundle ({type(error).__name__}): correct or unset it") from None
+        made.verify = bundle  # requests would add the public one otherwise
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter(context))
     return made
