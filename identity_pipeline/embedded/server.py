@@ -509,9 +509,11 @@ def _pid(cluster: _Cluster) -> int | None:
 
 
 def _port(cluster: _Cluster) -> int:
-    """The port that the running server listens on."""
-    lines = (cluster.data / "postmaster.pid").read_text().splitlines()
-    return int(lines[3]) if len(lines) > 3 else cluster.port
+    """The port that the running server listens on; the one that is remembered where it is going down just now, or has written none yet."""
+    try:
+        return int((cluster.data / "postmaster.pid").read_text().splitlines()[3])
+    except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
+        return cluster.port
 
 
 def _postmaster(cluster: _Cluster) -> bool:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,5 +60,6 @@ def purge() -> None:
         return
     folder = Path(url) / _RUNS
     for run in folder.iterdir() if folder.is_dir() else ():
-        if time.time() - run.stat().st_mtime > _KEEP_SECONDS:
-            shutil.rmtree(run, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process deletes them too
+            if time.time() - run.stat().st_mtime > _KEEP_SECONDS:
+                shutil.rmtree(run, ignore_errors=True)

@@ -299,6 +299,30 @@ def test_the_running_servers_port_is_believed_over_the_file(home: Path):
     assert embedded.start(home) == url == embedded.url(home)
 
 
+@pytest.mark.parametrize("left", [None, "", "{pid}\n/data\n1764000000\n"], ids=["gone", "empty", "no port yet"])
+def test_a_server_that_goes_or_comes_while_we_look_is_asked_for_at_the_port_we_know(
+    home: Path, monkeypatch: pytest.MonkeyPatch, left: str | None
+):
+    """Its ``postmaster.pid`` is deleted and written at any moment, between two looks too."""
+    pid_file, known = _cluster(home).data / "postmaster.pid", embedded._postmaster
+    port = json.loads((home / "postgres.json").read_text())["port"]
+
+    def just_seen(cluster: embedded._Cluster) -> bool:
+        alive = known(cluster)
+        if alive:
+            pid_file.rename(aside)
+        if alive and left is not None:
+            pid_file.write_text(left.format(pid=os.getpid()))
+        return alive
+
+    aside = pid_file.with_name("aside")
+    monkeypatch.setattr(embedded, "_postmaster", just_seen)
+    try:
+        assert f":{port}/" in str(embedded.url(home))
+    finally:
+        aside.replace(pid_file)
+
+
 def test_a_first_start_passes_over_taken_ports(place: Path, taken: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(embedded, "PORTS", range(taken, taken + 1))
     with pytest.raises(ConfigurationError, match=rf"the ports {taken} to {taken} are taken"):
