@@ -10,40 +10,31 @@ may hold values of records.
 """
 
 import errno
-import fcntl
 import hashlib
-import json
 import os
 import secrets
 import shlex
 import shutil
-import signal
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg
 
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, TargetUnavailable
 from identity_pipeline.embedded import binaries
+from identity_pipeline.embedded.cluster import DATABASE, HOST, USER, Cluster, locked, make_home, read, unusable, write
+from identity_pipeline.embedded.process import RETRY_SECONDS, alive, clear, port_of
 
-USER = DATABASE = "identity"
-HOST = "127.0.0.1"
 PORTS = range(54320, 54420)
 """The ports tried at the first start, and when another program has ours."""
 
 AUTHENTICATION = "scram-sha-256"
 """The only way in. Both sides prove that they know the password, and neither sees it: a stranger on our port learns nothing."""
-
-RETRY_SECONDS = 10.0
-"""Seconds that the remains of a killed server are waited for."""
 
 LOG_BYTES = 10_000_000
 """A larger log is put aside at the next start, once."""
@@ -51,7 +42,6 @@ LOG_BYTES = 10_000_000
 Progress = Callable[[str], None]
 
 _DRAFT = "data.new-"
-_PROC = Path("/proc")
 _SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
@@ -83,29 +73,6 @@ class _PortTaken(Exception):
     """Something else listens on the port."""
 
 
-@dataclass(frozen=True)
-class _Cluster:
-    """What ``postgres.json`` says."""
-
-    folder: Path
-    port: int
-    password: str = field(repr=False)
-    name: str
-    ready: bool = False
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "server.log"
-
-    @property
-    def url(self) -> str:
-        return f"postgresql://{USER}:{quote(self.password, safe='')}@{HOST}:{self.port}/{DATABASE}"
-
-
 def _silent(_message: str) -> None:
     """Nobody watches."""
 
@@ -121,18 +88,18 @@ def start(home: Path | None = None, *, port: int | None = None, timeout: float =
     """
     home = (home or settings.home()).absolute()
     deadline = time.monotonic() + timeout
-    cluster = _read(home)
+    cluster = _known(home)
     if cluster and cluster.ready and _accepts(cluster):
         return _same_port(cluster, port).url
     try:
-        fresh = _make_home(home)
-        with _locked(home, deadline):
-            cluster = _read(home)
-            if cluster and cluster.ready and _postmaster(cluster) and _await(cluster, deadline, progress):
+        fresh = make_home(home)
+        with locked(home, deadline):
+            cluster = _known(home)
+            if cluster and cluster.ready and alive(cluster) and _await(cluster, deadline, progress):
                 return _same_port(cluster, port).url
             return _start(home, cluster, port, fresh=fresh, deadline=deadline, progress=progress).url
     except OSError as error:
-        raise _unusable(home, error) from None
+        raise unusable(home, error) from None
 
 
 def ensure(home: Path | None = None) -> str:
@@ -148,29 +115,29 @@ def stop(home: Path | None = None, *, timeout: float = 60) -> bool:
     """
     home = (home or settings.home()).absolute()
     deadline = time.monotonic() + timeout
-    if _read(home) is None:
+    if _known(home) is None:
         return False
     try:
-        with _locked(home, deadline):
-            cluster = _read(home)
-            if cluster is None or not _postmaster(cluster):
+        with locked(home, deadline):
+            cluster = _known(home)
+            if cluster is None or not alive(cluster):
                 return False
             _stop(cluster, binaries.programs(binaries.account(cluster.data, home), _silent), deadline)
             return True
     except OSError as error:
-        raise _unusable(home, error) from None
+        raise unusable(home, error) from None
 
 
 def url(home: Path | None = None) -> str | None:
     """The server's URL, whether it runs or not; None when it was never initialised."""
-    cluster = _read((home or settings.home()).absolute())
+    cluster = _known((home or settings.home()).absolute())
     return cluster.url if cluster and cluster.ready else None
 
 
 def up(home: Path | None = None) -> bool:
     """True when the process of the server is there, which is known without speaking to whatever listens on its port."""
-    cluster = _read((home or settings.home()).absolute())
-    return cluster is not None and _postmaster(cluster)
+    cluster = _known((home or settings.home()).absolute())
+    return cluster is not None and alive(cluster)
 
 
 def running(home: Path | None = None) -> bool:
@@ -179,102 +146,17 @@ def running(home: Path | None = None) -> bool:
     Raises:
         ConfigurationError: it refuses the password that we have of it, or the state file cannot be read.
     """
-    cluster = _read((home or settings.home()).absolute())
+    cluster = _known((home or settings.home()).absolute())
     return cluster is not None and _accepts(cluster)
 
 
-# -- the state file and home --------------------------------------------------------------------
+def _known(home: Path) -> Cluster | None:
+    """What is remembered, with the port of the running server: a start that was killed may have moved it."""
+    cluster = read(home)
+    return replace(cluster, port=port_of(cluster)) if cluster and alive(cluster) else cluster
 
 
-def _read(home: Path) -> _Cluster | None:
-    """What the file says, with the port of the running server: a start that was killed may have moved it."""
-    path = home / "postgres.json"
-    try:
-        state = json.loads(path.read_text())
-        cluster = _Cluster(home / state["folder"], int(state["port"]), state["password"], state["name"], state["ready"] is True)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise _unusable(home, error) from None
-    except (ValueError, KeyError, TypeError):
-        raise ConfigurationError(
-            f"{path} does not hold what the embedded Postgres wrote: delete it and run `identity-pipeline db start` "
-            "(the data stay, the password is set again)"
-        ) from None
-    return replace(cluster, port=_port(cluster)) if _postmaster(cluster) else cluster
-
-
-def _write(home: Path, cluster: _Cluster) -> None:
-    inside = cluster.folder.is_relative_to(home)
-    state = {
-        "folder": str(cluster.folder.relative_to(home) if inside else cluster.folder),  # so that home can be moved
-        "port": cluster.port,
-        "password": cluster.password,
-        "name": cluster.name,
-        "ready": cluster.ready,
-    }
-    descriptor, draft = tempfile.mkstemp(prefix="postgres.json.", dir=home)  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            _hand_over(file.fileno(), home)
-            json.dump(state, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).replace(home / "postgres.json")
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
-
-
-def _make_home(home: Path) -> bool:
-    """Make home for us alone; True when it was not there."""
-    try:
-        home.mkdir(mode=0o700, parents=True)
-    except FileExistsError:
-        if not home.is_dir():
-            raise ConfigurationError(
-                f"IDENTITY_HOME {home} is not a folder: set IDENTITY_HOME to a folder that the pipeline may write to"
-            ) from None
-        return False
-    return True
-
-
-@contextmanager
-def _locked(home: Path, deadline: float) -> Iterator[None]:
-    """One start or stop at a time; the lock goes with the process that holds it."""
-    with os.fdopen(os.open(home / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as file:
-        _hand_over(file.fileno(), home)
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TargetUnavailable(
-                        f"another process has been starting or stopping the embedded Postgres in {home} all the time: try again"
-                    ) from None
-                time.sleep(0.05)
-        yield
-
-
-def _hand_over(descriptor: int, home: Path) -> None:
-    """Give what root writes to home's owner, who could not start the database otherwise."""
-    if os.geteuid() == 0 and os.fstat(descriptor).st_nlink == 1:  # a second name may be a file of root's
-        owner = home.stat()
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def _unusable(home: Path, error: OSError) -> ConfigurationError:
-    where = f"the embedded Postgres in {home} cannot be used: {error.strerror} ({error.filename or home})"
-    if error.errno == errno.ENOSPC:
-        return ConfigurationError(f"{where}: free some space on that disk, then start again")
-    return ConfigurationError(
-        f"{where}: give the user that runs the pipeline this folder, set IDENTITY_HOME to another one, "
-        "or set IDENTITY_DATABASE_URL to a PostgreSQL of your own"
-    )
-
-
-def _same_port(cluster: _Cluster, port: int | None) -> _Cluster:
+def _same_port(cluster: Cluster, port: int | None) -> Cluster:
     if port not in {None, cluster.port}:
         raise ConfigurationError(
             f"the embedded Postgres already runs on port {cluster.port}: run `identity-pipeline db stop` first, "
@@ -286,9 +168,9 @@ def _same_port(cluster: _Cluster, port: int | None) -> _Cluster:
 # -- making a cluster ---------------------------------------------------------------------------
 
 
-def _start(home: Path, cluster: _Cluster | None, port: int | None, *, fresh: bool, deadline: float, progress: Progress) -> _Cluster:
+def _start(home: Path, cluster: Cluster | None, port: int | None, *, fresh: bool, deadline: float, progress: Progress) -> Cluster:
     if cluster is None:
-        cluster = _Cluster(_place(home, fresh), 0, secrets.token_urlsafe(24), f"identity_{secrets.token_hex(6)}")
+        cluster = Cluster(_place(home, fresh), 0, secrets.token_urlsafe(24), f"identity_{secrets.token_hex(6)}")
     programs = binaries.programs(binaries.account(cluster.data, home), progress)
     _check(home, cluster, programs)
     if cluster.port == 0 and cluster.data.exists():
@@ -308,7 +190,7 @@ def _start(home: Path, cluster: _Cluster | None, port: int | None, *, fresh: boo
             continue
         _open(cluster)
         cluster = replace(cluster, ready=True)
-        _write(home, cluster)
+        write(home, cluster)
         _sweep(cluster)
         if before not in {0, port, candidate}:
             progress(f"another program has port {before}: the database is on port {candidate} from now on; restart what knows the old one")
@@ -334,7 +216,7 @@ def _place(home: Path, fresh: bool) -> Path:
     return binaries.SYSTEM / hashlib.sha256(f"{home}\n{home.stat().st_ino}".encode()).hexdigest()[:16]
 
 
-def _check(home: Path, cluster: _Cluster, programs: binaries.Programs) -> None:
+def _check(home: Path, cluster: Cluster, programs: binaries.Programs) -> None:
     """Refuse a data folder that is not ours to use."""
     if not cluster.data.exists():
         if cluster.ready:
@@ -356,7 +238,7 @@ def _check(home: Path, cluster: _Cluster, programs: binaries.Programs) -> None:
         )
 
 
-def _initialise(home: Path, cluster: _Cluster, programs: binaries.Programs, deadline: float) -> None:
+def _initialise(home: Path, cluster: Cluster, programs: binaries.Programs, deadline: float) -> None:
     """Make the data folder beside its place and then rename it: it is there whole or not at all."""
     if not cluster.folder.is_relative_to(home):
         binaries.SYSTEM.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -384,11 +266,11 @@ def _initialise(home: Path, cluster: _Cluster, programs: binaries.Programs, dead
             f"the embedded Postgres in {cluster.folder} could not be initialised: initdb ended with {made.returncode}:\n{said}\n"
             "Mend that and start again, or set IDENTITY_DATABASE_URL to a PostgreSQL of your own"
         )
-    _write(home, cluster)
+    write(home, cluster)
     draft.rename(cluster.data)
 
 
-def _sweep(cluster: _Cluster) -> None:
+def _sweep(cluster: Cluster) -> None:
     """Delete what starts that were killed left behind."""
     for left in cluster.folder.glob(f"{_DRAFT}*"):
         if left.is_dir():
@@ -397,16 +279,16 @@ def _sweep(cluster: _Cluster) -> None:
             left.unlink(missing_ok=True)
 
 
-def _adopt(cluster: _Cluster, programs: binaries.Programs, deadline: float) -> None:
+def _adopt(cluster: Cluster, programs: binaries.Programs, deadline: float) -> None:
     """Give data whose ``postgres.json`` is lost the password of the new one."""
-    if _postmaster(cluster):
+    if alive(cluster):
         _stop(cluster, programs, deadline)
-    _clear(cluster)
+    clear(cluster)
     statement = f"ALTER ROLE {USER} PASSWORD '{cluster.password}'\n"
     programs.run("postgres", "--single", "-D", cluster.data, "postgres", timeout=deadline - time.monotonic(), text=statement)
 
 
-def _open(cluster: _Cluster) -> None:
+def _open(cluster: Cluster) -> None:
     """Make the database, which initdb does not, and see that the password is the right one."""
     try:
         with _connect(cluster, timeout=10) as connection:
@@ -418,14 +300,14 @@ def _open(cluster: _Cluster) -> None:
         raise _wrong_password(cluster) from None
 
 
-def _connect(cluster: _Cluster, *, timeout: int) -> psycopg.Connection:
+def _connect(cluster: Cluster, *, timeout: int) -> psycopg.Connection:
     return psycopg.connect(
         host=HOST, port=cluster.port, user=USER, password=cluster.password, dbname="postgres", connect_timeout=timeout, autocommit=True,
         require_auth=AUTHENTICATION,
     )  # fmt: skip
 
 
-def _wrong_password(cluster: _Cluster) -> ConfigurationError:
+def _wrong_password(cluster: Cluster) -> ConfigurationError:
     return ConfigurationError(
         f"the embedded Postgres in {cluster.folder} refuses the password in postgres.json: delete that file and run "
         "`identity-pipeline db start` (the data stay, the password is set again)"
@@ -435,7 +317,7 @@ def _wrong_password(cluster: _Cluster) -> ConfigurationError:
 # -- the server's process -----------------------------------------------------------------------
 
 
-def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progress: Progress) -> None:
+def _boot(cluster: Cluster, programs: binaries.Programs, deadline: float, progress: Progress) -> None:
     """Start the server and wait until it accepts connections."""
     retry_until = time.monotonic() + RETRY_SECONDS
     if cluster.log.exists() and cluster.log.stat().st_size > LOG_BYTES:
@@ -443,13 +325,13 @@ def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progr
     options = {**_SETTINGS, "port": str(cluster.port), "cluster_name": cluster.name}
     line = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
     while True:
-        _clear(cluster)
+        clear(cluster)
         before = cluster.log.stat().st_size if cluster.log.exists() else 0
         wait = max(int(deadline - time.monotonic()), 1)
         begun = programs.run("pg_ctl", "start", "-D", cluster.data, "-l", cluster.log, "-o", line, "-w", "-t", str(wait), timeout=wait + 10)
         if begun.returncode == 0:
             return
-        if _postmaster(cluster) and _await(cluster, deadline, progress):
+        if alive(cluster) and _await(cluster, deadline, progress):
             return
         said = _tail(cluster, before) or begun.stderr
         if "Address already in use" in said:
@@ -463,11 +345,11 @@ def _boot(cluster: _Cluster, programs: binaries.Programs, deadline: float, progr
         )
 
 
-def _await(cluster: _Cluster, deadline: float, progress: Progress) -> bool:
+def _await(cluster: Cluster, deadline: float, progress: Progress) -> bool:
     """Wait for a server that is starting or recovering; False when it ended."""
     reported = False
     while not _accepts(cluster):
-        if not _postmaster(cluster):
+        if not alive(cluster):
             return False
         if not reported:
             progress("waiting for the database, which recovers its last changes")
@@ -481,15 +363,15 @@ def _await(cluster: _Cluster, deadline: float, progress: Progress) -> bool:
     return True
 
 
-def _stop(cluster: _Cluster, programs: binaries.Programs, deadline: float) -> None:
+def _stop(cluster: Cluster, programs: binaries.Programs, deadline: float) -> None:
     wait = max(int(deadline - time.monotonic()), 1)
     done = programs.run("pg_ctl", "stop", "-D", cluster.data, "-m", "fast", "-w", "-t", str(wait), timeout=wait + 10)
-    if done.returncode and _postmaster(cluster):
+    if done.returncode and alive(cluster):
         raise TargetUnavailable(f"the embedded Postgres in {cluster.folder} did not stop within {wait} seconds: try again")
 
 
-def _accepts(cluster: _Cluster) -> bool:
-    if not _postmaster(cluster):
+def _accepts(cluster: Cluster) -> bool:
+    if not alive(cluster):
         return False
     try:
         with _connect(cluster, timeout=2):
@@ -498,78 +380,6 @@ def _accepts(cluster: _Cluster) -> bool:
         if "password authentication failed" in str(error):
             raise _wrong_password(cluster) from None
         return "too many clients" in str(error) or "slots are reserved" in str(error)
-
-
-def _pid(cluster: _Cluster) -> int | None:
-    """The process that ``postmaster.pid`` names."""
-    try:
-        return abs(int((cluster.data / "postmaster.pid").read_text().split("\n", 1)[0]))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-
-
-def _port(cluster: _Cluster) -> int:
-    """The port that the running server listens on; the one that is remembered where it is going down just now, or has written none yet."""
-    try:
-        return int((cluster.data / "postmaster.pid").read_text().splitlines()[3])
-    except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
-        return cluster.port
-
-
-def _postmaster(cluster: _Cluster) -> bool:
-    """True when the process of ``postmaster.pid`` lives and is this cluster's: its number may have been given again."""
-    pid = _pid(cluster)
-    if pid is None:
-        return False
-    if _PROC.exists():
-        return _belongs(cluster, pid)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _belongs(cluster: _Cluster, pid: int) -> bool:
-    """True for a living process of this cluster (a dead one that nobody reaped has no command line).
-
-    It works in the data folder: this one, not a copy of it, which has the same name. Where we may not
-    see that, the command line names the cluster.
-    """
-    try:
-        line = (_PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:
-        return False
-    program = line.partition(b"\0")[0]
-    if not (program.endswith(b"/postgres") or program.startswith(b"postgres: ")):
-        return False
-    with suppress(OSError):
-        return (_PROC / str(pid) / "cwd").samefile(cluster.data)
-    return cluster.name.encode() in line or b"\0" + os.fsencode(cluster.data) + b"\0" in line
-
-
-def _clear(cluster: _Cluster) -> None:
-    """End the orphans of a killed server and take away its ``postmaster.pid``.
-
-    PostgreSQL refuses to start beside either. Where there is no /proc to prove that nothing lives,
-    all is left to PostgreSQL's own judgement.
-    """
-    if _pid(cluster) is None or _postmaster(cluster) or not _PROC.exists():
-        return
-    ends = time.monotonic() + RETRY_SECONDS
-    while orphans := [int(p.name) for p in _PROC.iterdir() if p.name.isdigit() and _belongs(cluster, int(p.name))]:
-        late = ends - time.monotonic() < RETRY_SECONDS / 2
-        for orphan in orphans:
-            try:
-                os.kill(orphan, signal.SIGKILL if late else signal.SIGQUIT)
-            except ProcessLookupError:
-                continue
-        if time.monotonic() > ends:
-            return
-        time.sleep(0.1)
-    (cluster.data / "postmaster.pid").unlink(missing_ok=True)
 
 
 def _free(port: int) -> bool:
@@ -582,7 +392,7 @@ def _free(port: int) -> bool:
     return True
 
 
-def _tail(cluster: _Cluster, offset: int) -> str:
+def _tail(cluster: Cluster, offset: int) -> str:
     """The last lines of the log past ``offset``."""
     try:
         with cluster.log.open("rb") as file:
@@ -592,5 +402,5 @@ def _tail(cluster: _Cluster, offset: int) -> str:
         return ""
 
 
-def _masked(cluster: _Cluster, text: str) -> str:
+def _masked(cluster: Cluster, text: str) -> str:
     return text.strip().replace(cluster.password, "***")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from identity_pipeline.core.errors import ConfigurationError
-from identity_pipeline.embedded import server as embedded
+from identity_pipeline.embedded.cluster import Cluster, write
 from identity_pipeline.embedded.location import database_url, plain_url
 
 
@@ -22,13 +22,13 @@ def test_without_a_database_the_message_names_both_ways_to_get_one():
 
 
 def test_the_environment_comes_before_the_embedded_server(home: Path, monkeypatch: pytest.MonkeyPatch):
-    embedded._write(home, embedded._Cluster(home / "postgres", 54399, "p", "identity_0", ready=True))
+    write(home, Cluster(home / "postgres", 54399, "p", "identity_0", ready=True))
     assert plain_url() == "postgresql://identity:p@127.0.0.1:54399/identity"
     monkeypatch.setenv("IDENTITY_DATABASE_URL", "postgresql+psycopg://u:p@db.example/identity")
     assert database_url() == "postgresql://u:p@db.example/identity"
 
 
 def test_a_server_that_was_never_up_has_no_url(home: Path):
-    embedded._write(home, embedded._Cluster(home / "postgres", 0, "p", "identity_0"))
+    write(home, Cluster(home / "postgres", 0, "p", "identity_0"))
     with pytest.raises(ConfigurationError, match="db start"):
         database_url()

@@ -20,8 +20,9 @@ import psycopg
 import pytest
 
 from identity_pipeline.core.errors import ConfigurationError, TargetUnavailable
-from identity_pipeline.embedded import binaries
+from identity_pipeline.embedded import binaries, process
 from identity_pipeline.embedded import server as embedded
+from identity_pipeline.embedded.cluster import Cluster, locked
 from identity_pipeline.embedded.location import database_url
 from identity_pipeline_tests import clusters
 
@@ -73,8 +74,8 @@ def postmaster(home: Path) -> int:
     return int((_cluster(home).data / "postmaster.pid").read_text().split()[0])
 
 
-def _cluster(home: Path) -> embedded._Cluster:
-    cluster = embedded._read(home)
+def _cluster(home: Path) -> Cluster:
+    cluster = embedded._known(home)
     assert cluster is not None
     return cluster
 
@@ -164,7 +165,7 @@ def test_a_killed_server_starts_again_though_its_backends_work_on(home: Path):
         pid = busy.info.backend_pid
         os.kill(postmaster(home), signal.SIGKILL)
         assert embedded.start(home) == url
-        assert not embedded._belongs(_cluster(home), pid)
+        assert not process._belongs(_cluster(home), pid)
     assert ask(url, "select count(*) from committed") == [(1000,)]
 
 
@@ -182,13 +183,13 @@ def test_a_dead_process_that_nobody_buried_does_not_block_the_start(home: Path):
     began = time.monotonic()
     assert embedded.running(home) is False
     embedded.start(home)
-    assert time.monotonic() - began < embedded.RETRY_SECONDS / 2
+    assert time.monotonic() - began < process.RETRY_SECONDS / 2
     dead.wait()
 
 
 def test_without_proc_the_remains_of_a_killed_server_are_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch):
     url = embedded.start(home)
-    monkeypatch.setattr(embedded, "_PROC", Path("/nonexistent"))
+    monkeypatch.setattr(process, "_PROC", Path("/nonexistent"))
     with closing(psycopg.connect(url)) as orphan:
         backend = orphan.info.backend_pid
         os.kill(backend, signal.SIGSTOP)  # holds the shared memory until it goes on and sees that it is alone
@@ -304,10 +305,10 @@ def test_a_server_that_goes_or_comes_while_we_look_is_asked_for_at_the_port_we_k
     home: Path, monkeypatch: pytest.MonkeyPatch, left: str | None
 ):
     """Its ``postmaster.pid`` is deleted and written at any moment, between two looks too."""
-    pid_file, known = _cluster(home).data / "postmaster.pid", embedded._postmaster
+    pid_file, known = _cluster(home).data / "postmaster.pid", embedded.alive
     port = json.loads((home / "postgres.json").read_text())["port"]
 
-    def just_seen(cluster: embedded._Cluster) -> bool:
+    def just_seen(cluster: Cluster) -> bool:
         alive = known(cluster)
         if alive:
             pid_file.rename(aside)
@@ -316,7 +317,7 @@ def test_a_server_that_goes_or_comes_while_we_look_is_asked_for_at_the_port_we_k
         return alive
 
     aside = pid_file.with_name("aside")
-    monkeypatch.setattr(embedded, "_postmaster", just_seen)
+    monkeypatch.setattr(embedded, "alive", just_seen)
     try:
         assert f":{port}/" in str(embedded.url(home))
     finally:
@@ -369,7 +370,7 @@ def test_a_start_killed_while_initialising_is_made_good(place: Path):
 
 def test_a_start_waits_no_longer_than_asked_for_another(home: Path):
     embedded.stop(home)
-    with embedded._locked(home, time.monotonic() + 5), pytest.raises(TargetUnavailable, match="another process"):
+    with locked(home, time.monotonic() + 5), pytest.raises(TargetUnavailable, match="another process"):
         embedded.start(home, timeout=0.2)
 
 
