@@ -23,6 +23,7 @@ from identity_pipeline.embedded.location import database_url
 from identity_pipeline.web import access, api, guard, oidc, pages, signing_in
 from identity_pipeline.web.access import Access, Person
 from identity_pipeline.web.guard import OURS, STATIC, Guard
+from identity_pipeline.web.render import HERE, page
 from identity_pipeline.web.site import Reloading, Site, reload, status_of
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def application(site: Site, interface: Any, hosts: frozenset[str]) -> Guard:
     ours.include_router(api.router)
     ours.include_router(pages.router)
     ours.include_router(signing_in.router)
-    ours.mount(STATIC.rstrip("/"), StaticFiles(directory=pages.HERE / "static"), name="static")
+    ours.mount(STATIC.rstrip("/"), StaticFiles(directory=HERE / "static"), name="static")
     _answer_failures(ours)
 
     @ours.get("/healthz", include_in_schema=False)
@@ -70,8 +71,8 @@ def _answer_failures(app: FastAPI) -> None:
                 return await answered(request, error)  # type: ignore[misc] - they are coroutines
             status, message = say(error)
             if request.headers.get("HX-Request"):
-                return pages.page(request, "fault", message=message)
-            return pages.page(request, "fault_page", status=status, title=HTTPStatus(status).phrase, message=message)
+                return page(request, "fault", message=message)
+            return page(request, "fault_page", status=status, title=HTTPStatus(status).phrase, message=message)
 
     by_reader(PipelineError, lambda error: (status_of(error), str(error)))
     by_reader(RequestValidationError, lambda _: (422, "The request is not what the page sends: go back and try again."))
@@ -94,7 +95,7 @@ def _answer_failures(app: FastAPI) -> None:
         )
         if request.url.path.startswith("/api/"):
             return api.problem(500, "a fault of this program", f"{type(error).__name__}: the server's log says where")
-        return pages.page(
+        return page(
             request,
             "fault_page",
             status=500,

@@ -12,7 +12,7 @@ from identity_pipeline.web.access import SESSION_SECONDS, Person
 from identity_pipeline.web.api import The
 from identity_pipeline.web.guard import COOKIE, audit
 from identity_pipeline.web.oidc import Provider
-from identity_pipeline.web.pages import page
+from identity_pipeline.web.render import page
 from identity_pipeline.web.site import Site, status_of
 
 _SIGNING_IN = "identity_signing_in"
