@@ -191,6 +191,11 @@ class Connector(dg.ConfigurableResource):
                 return f"{self.vendor} {verb} {what} on {end}: {advice}"
         return None
 
+    @property
+    def timezone(self) -> str:
+        """Time zone of a record's times that have none."""
+        return "UTC"
+
     def cursor_reading(self, column: CursorColumn) -> Reading:
         """How a cursor's values are written: as its column says, unless settings decide."""
         return column.reading
@@ -366,10 +371,15 @@ class FileConnector(Connector):
         """Test the way to the first rows, step by step."""
         return files.check(lambda: self._records(Window(limit=1), CHECK_BUDGET))
 
+    @property
+    def timezone(self) -> str:
+        """The time zone that is set."""
+        return check_timezone(self.cursor_timezone)
+
     def cursor_reading(self, column: CursorColumn) -> Reading:  # noqa: ARG002 - all alike
         """Times as ``cursor_format`` and ``cursor_timezone`` say."""
         return Reading(
-            check_timezone(self.cursor_timezone),
+            self.timezone,
             check_format(self.cursor_format) if self.cursor_format else None,
         )
 
@@ -468,9 +478,14 @@ class SqlConnector(Connector):
         """Test the way to the table, step by step."""
         return self._table().check()
 
+    @property
+    def timezone(self) -> str:
+        """The time zone that is set."""
+        return check_timezone(self.cursor_timezone)
+
     def cursor_reading(self, column: CursorColumn) -> Reading:  # noqa: ARG002 - all alike
         """Timestamps without a zone are wall clock in ``cursor_timezone``."""
-        return Reading(check_timezone(self.cursor_timezone))
+        return Reading(self.timezone)
 
     def _table(self) -> SqlTable:
         columns = tuple(self.columns)

@@ -1,5 +1,6 @@
 """The cursor filter: what every read goes through, batch by batch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -37,9 +38,14 @@ class CursorCounts:
         return None if self.newest is None else cursors.text_of(cursor.type, self.newest)
 
 
-def apply_cursor_filter(records: pa.Table, window: Window, counts: CursorCounts) -> pa.Table:
-    """The records at or above the window's lower bound, and those without a cursor value.
+Departed = Callable[[pa.Table], pa.Array]
+"""Says which records are told to be gone."""
 
+
+def apply_cursor_filter(records: pa.Table, window: Window, counts: CursorCounts, departed: Departed | None = None) -> pa.Table:
+    """The records at or above the window's lower bound, those without a cursor value, and those that are ``departed``.
+
+    A source that tells that a record went does so once, and does not always move the record's cursor by it.
     Every read goes through here, once for each batch. How the values are written is the cursor's own
     ``reading``, which a connector gives (a format, local time, the unit of an epoch).
 
@@ -66,6 +72,8 @@ def apply_cursor_filter(records: pa.Table, window: Window, counts: CursorCounts)
         return records
     bound, values = cursors.aligned(lower, values)
     keep = pc.or_kleene(pc.is_null(values), pc.greater_equal(values, bound))
+    if departed is not None and not pc.all(keep).as_py():
+        keep = pc.or_(keep, departed(records))
     kept = pc.sum(keep).as_py() or 0
     counts.filtered += len(values) - kept
     return records if kept == len(values) else records.filter(keep)

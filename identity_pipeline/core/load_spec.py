@@ -11,7 +11,8 @@ class LoadSpec:
     """What a load has to know of its source. Plain values, so that it can be handed on between ops.
 
     ``overlap`` is subtracted from the mark, ``first`` is where the first load starts. ``mapped`` are the
-    source fields of the user's own ``mapping``, one group for each canonical field. ``settings``
+    source fields of the user's own ``mapping``, one group for each canonical field. ``timezone`` is that
+    of times without one. ``settings``
     changes when another thing would be read. ``whole`` says that a read that ends is known to be whole
     and that each of its batches has every field, ``snapshot`` that it shows the present state of each
     record, so that what a later load reads is newer, whatever its cursor says.
@@ -30,3 +31,4 @@ class LoadSpec:
     whole: bool = True
     snapshot: bool = False
     max_deleted_share: float = 0.2
+    timezone: str = "UTC"

@@ -28,6 +28,7 @@ from identity_pipeline.credentials.verdict import judge
 from identity_pipeline.readers.http.endpoint import Answer, ask, look
 from identity_pipeline.readers.http.exchange import same_origin
 from identity_pipeline.readers.http.guard import check_url
+from identity_pipeline.store import ledger
 from identity_pipeline.store.database import connect
 
 LOOPBACK_PORT = 1717
@@ -177,11 +178,15 @@ def finish(url: str, redirected: str, *, session: str = "", named_by: Callable[[
     if lacks := missing(of.scopes[pending.source_type], answer.body):
         raise CredentialError(f"{of.title} did not grant {', '.join(lacks)}: {_AGAIN}, and leave every box ticked")
     who = _who(of, token_url, answer)
+    names = named_by(pending.name)
     if not pending.other_account:
-        _check_same(url, of, pending.name, who, named_by(pending.name))
+        _check_same(url, of, pending.name, who, names)
     home = home_tenant(of, answer.body, pending.tenant)
     kept = Kept((app.token_url or of.token_url).replace("{tenant}", home)).answered(answer)
-    return _stored(url, pending, "oauth_grant", kept, who, answer=answer)
+    done = _stored(url, pending, "oauth_grant", kept, who, answer=answer)
+    if pending.other_account:
+        ledger.read_all_next(url, names)
+    return done
 
 
 def let_in(url: str, source_type: str, name: str, *, tenant: str = "", key: str = "", user: str = "") -> Connected:

@@ -194,6 +194,7 @@ class Source(BaseModel):
             connector.reads_whole,
             connector.reads_snapshot,
             self.max_deleted_share,
+            connector.timezone,
         )
 
     def cursor(self, connector: Connector) -> Cursor | None:

@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from identity_pipeline import normalise
 from identity_pipeline.core.cursor import Mark
 from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
 from identity_pipeline.core.fieldmap import GONE
@@ -62,6 +64,7 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
     pace = SharedPace(url)
     window = window_of(spec, stored, start, options, ReadContext(log=log, pace=pace))
     found, counts = DryRun(spec.source_name, described(window)), CursorCounts()
+    departed = partial(normalise.departed, field_map=spec.field_map)
     comparing = connect(url, doing="compare with the identity table", autocommit=True)  # a source may be slow: no transaction waits for it
     with pace, comparing as connection, closing(closable(reader.read(window))) as batches:
         connection.execute("set default_transaction_read_only to on")
@@ -70,7 +73,7 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
             if options.limit is not None:
                 records = records.slice(0, options.limit - found.records_read)
             found.records_read += records.num_rows
-            kept = apply_cursor_filter(records, window, counts)
+            kept = apply_cursor_filter(records, window, counts, departed)
             if kept.num_rows:
                 _compare(connection, spec, kept, found, older_stays=not (options.full_refresh or spec.snapshot))
             if options.limit is not None and found.records_read >= options.limit:

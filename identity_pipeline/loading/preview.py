@@ -6,14 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from identity_pipeline import normalise
 from identity_pipeline.core.check import CheckStep
 from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
 from identity_pipeline.core.errors import ConfigurationError, PipelineError
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.text import SANITISED, cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.loading.spec import Reader, check_id, unknown_fields
+from identity_pipeline.loading.spec import Reader, canonicalise, check_id, unknown_fields
 from identity_pipeline.store import rejection
 
 
@@ -71,6 +70,6 @@ def _judged(spec: LoadSpec, records: pa.Table) -> Iterator[PreviewedRecord]:
     id_field = rejection.id_field(records, spec.field_map, spec.source_name)
     reasons = rejection.reasons(records, id_field).to_pylist()
     plain = records.select([name for name in records.column_names if not name.startswith(rejection.RESERVED) or name == SANITISED])
-    canonical = normalise.canonicalise(plain, spec.field_map, default_region=spec.default_region).to_pylist()
+    canonical = canonicalise(spec, plain).to_pylist()
     for raw, made, reason in zip(plain.to_pylist(), canonical, reasons, strict=True):
         yield PreviewedRecord(raw[id_field], reason, raw, None if reason else made)

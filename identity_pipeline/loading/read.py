@@ -7,6 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
+
+from identity_pipeline import normalise
 from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import Mark
 from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
@@ -17,7 +20,7 @@ from identity_pipeline.core.pace import Pace
 from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.text import Batch, cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.loading.spec import Reader, RunOptions, Target, check_id, fingerprint, unknown_fields
+from identity_pipeline.loading.spec import Reader, RunOptions, Target, check_id, check_same_id, fingerprint, known_files, unknown_fields
 from identity_pipeline.loading.start import Start, start_of
 from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.ledger import ReadSummary, SourceState
@@ -77,6 +80,7 @@ class _Reading:
         spec, context, limit = self.spec, window.context, window.limit
         started = reported = time.monotonic()
         counts, read, sieve = CursorCounts(), 0, self._sieve()
+        headers = set[frozenset[str]]()
         # The read is closed at once when something here fails: the source's session must not wait for the traceback to go.
         with (
             self.target.landing.writer(spec.source_name, load.load_id) as writer,
@@ -85,9 +89,11 @@ class _Reading:
             for batch in batches:
                 self._check_clock(start, window, again=again)
                 records = cast_all_utf8(batch)
+                if spec.whole and (names := frozenset(records.column_names)) not in headers:
+                    self._check_header(names, headers, window)
                 if limit is not None:
                     records = records.slice(0, limit - read)
-                kept = apply_cursor_filter(records, window, counts)
+                kept = apply_cursor_filter(records, window, counts, self._departed)
                 if sieve is not None:
                     kept = sieve.split(kept, read, writer.note)
                 read += records.num_rows
@@ -139,9 +145,13 @@ class _Reading:
             warnings=[self.redactor.redact(warning) for warning in context.warnings],
             mapping=fingerprint(spec),
             state=context.state,
-            settings=spec.settings,
+            # A part of what the changed settings ask for: the next load still has to read the rest.
+            settings=self.stored.settings or "" if self.options.cursor_after and self.stored.reads_other(spec.settings) else spec.settings,
             partial=partial,
         )
+
+    def _departed(self, records: pa.Table) -> pa.Array:
+        return normalise.departed(records, self.spec.field_map)
 
     def _sieve(self) -> Sieve | None:
         """What holds back the records that are stored as they are, where of two versions the later one in the stream stays."""
@@ -151,13 +161,27 @@ class _Reading:
         column = spec.cursor and spec.cursor.column
         return Sieve(self.target.url, spec.source_name, spec.field_map, fingerprint(spec), column, stored.row_count)
 
+    def _check_header(self, names: frozenset[str], before: set[frozenset[str]], window: Window) -> None:
+        """Judge the fields of a batch, which another file than those ``before`` may have; it is one of them then."""
+        self._check_fields(names, window)
+        mapped = [name for name in self.spec.field_map.source_fields() if name in frozenset().union(*before, names)]
+        if lacking := [name for name in mapped if not all(name in each for each in (*before, names))]:
+            window.context.warn(
+                f"not every file has the field {lacking[0]!r}: it is empty in the records of the others. Files with other columns are "
+                "better a source of their own"
+            )
+        before.add(names)
+
     def _check_fields(self, written: Iterable[str], window: Window) -> None:
         """Refuse a source that lost a mapped field: its values would be overwritten with nothing."""
         spec, known = self.spec, {*written, *window.context.fields}
-        if not known or self.options.full_refresh or not (spec.whole or window.context.fields):
+        if not known or not (spec.whole or window.context.fields):
             return
         if spec.whole:
             check_id(spec, known, window.context.key)
+            check_same_id(spec, known, self.stored.fields)
+        if self.options.full_refresh:
+            return
         gone = [name for name in spec.field_map.source_fields() if name in self.stored.fields and name not in known]
         gone += unknown_fields(spec, known)
         if gone:
@@ -236,7 +260,7 @@ class _ClockBehind(Exception):
 def window_of(spec: LoadSpec, stored: SourceState, start: Start, options: RunOptions, context: ReadContext) -> Window:
     """What a load asks for that begins at ``start``."""
     context.state = start.state
-    files = stored.files if stored.mapping == fingerprint(spec) and not options.full_refresh else {}
+    files = {} if options.full_refresh else known_files(spec, stored)
     return Window(
         spec.cursor, start.lower, options.full_refresh, options.objects, options.limit, files, start.by_mark, start.state, context
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 import pyarrow as pa
@@ -10,11 +10,13 @@ import pyarrow as pa
 from identity_pipeline import normalise
 from identity_pipeline.core.errors import SchemaChanged
 from identity_pipeline.core.fieldmap import FieldMap
+from identity_pipeline.core.file_version import FileVersion
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.text import Batch
 from identity_pipeline.core.window import Window
 from identity_pipeline.store.batch import Rules
 from identity_pipeline.store.landing import Landing
+from identity_pipeline.store.ledger import SourceState
 from identity_pipeline.store.recency import Recency
 
 
@@ -52,26 +54,49 @@ class RunOptions:
 
 def fingerprint(spec: LoadSpec) -> str:
     """A short text that changes when the same record could become other canonical fields."""
-    return _fingerprint(spec.field_map, spec.default_region)
+    return _fingerprint(spec.field_map, spec.default_region, spec.timezone)
 
 
 @lru_cache(1024)
-def _fingerprint(field_map: FieldMap, default_region: str | None) -> str:
-    return normalise.fingerprint(field_map, default_region)
+def _fingerprint(field_map: FieldMap, default_region: str | None, timezone: str) -> str:
+    return normalise.fingerprint(field_map, default_region, timezone)
+
+
+def canonicalise(spec: LoadSpec, records: pa.Table) -> pa.Table:
+    """The canonical fields of a source's records, by its own rules."""
+    return normalise.canonicalise(records, spec.field_map, default_region=spec.default_region, timezone=spec.timezone)
+
+
+def known_files(spec: LoadSpec, stored: SourceState) -> dict[str, FileVersion]:
+    """The files that need not be read again: they were read as they would be now."""
+    return stored.files if stored.mapping == fingerprint(spec) and not stored.reads_other(spec.settings) else {}
 
 
 def rules(spec: LoadSpec) -> Rules:
     """What the merge goes by."""
-
-    def canonicalise(records: pa.Table) -> pa.Table:
-        return normalise.canonicalise(records, spec.field_map, default_region=spec.default_region)
-
-    return Rules(spec.field_map, canonicalise, fingerprint(spec), Recency(spec.cursor, spec.order, spec.snapshot))
+    return Rules(spec.field_map, partial(canonicalise, spec), fingerprint(spec), Recency(spec.cursor, spec.order, spec.snapshot))
 
 
 def unknown_fields(spec: LoadSpec, known: Collection[str]) -> list[str]:
     """The source fields of the user's own mapping that are not among those the source has, where none of their group is."""
     return [name for group in spec.mapped if not set(group) & set(known) for name in group]
+
+
+def check_same_id(spec: LoadSpec, known: Collection[str], before: Collection[str]) -> None:
+    """Refuse a source in whose fields ``known`` the external id is another than it was among those ``before``.
+
+    Everybody would get a second row.
+
+    Raises:
+        SchemaChanged: it is.
+    """
+    was, now = (next((name for name in spec.field_map.external_id if name in fields), None) for fields in (before, known))
+    if was and now and was != now and was in known:
+        raise SchemaChanged(
+            f"{spec.source_name}: the source has a new field {now!r}, which would be the external id from now on, and {was!r} was it: "
+            f"nothing was merged; keep the id by `mapping: {{external_id: {was}}}`, or change it by `mapping: {{external_id: {now}}}`: "
+            "everybody is inserted anew then, and a full refresh marks the old rows as deleted"
+        )
 
 
 def check_id(spec: LoadSpec, known: Collection[str], key: tuple[str, ...]) -> None:

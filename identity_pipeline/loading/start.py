@@ -54,11 +54,16 @@ def start_of(spec: LoadSpec, stored: SourceState, published: Mark | None, option
         lower = cursors.canonical(cursor.type, options.cursor_after)
         leaps = mark is not None and mark.after != lower and cursors.lower_of(cursor.type, mark.after, lower) == mark.after
         return Start(lower, mark, may_fall=not leaps, leaps=leaps)
-    if mark is None:
+    if mark is None or stored.reads_other(spec.settings):
+        if mark is not None:
+            warn(
+                "the settings changed, so that there may be older records that no load has read: this one does not begin at the mark, it "
+                "reads everything"
+            )
         first = None if spec.first is None else cursors.canonical(cursor.type, spec.first)
-        return Start(first, None, may_fall=True)
+        return Start(first, mark, may_fall=True)
     lower = cursors.subtract_overlap(cursor.type, mark.after, spec.overlap)
-    same = mark == held and stored.state_settings == spec.settings
+    same = mark == held and stored.settings == spec.settings
     return Start(lower, mark, by_mark=True, state=stored.state if same else None)
 
 

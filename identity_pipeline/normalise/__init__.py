@@ -8,6 +8,6 @@ in ``raw``. Whoever changes what any text becomes raises :data:`canonical.VERSIO
 are normalised again.
 """
 
-from identity_pipeline.normalise.canonical import FIELDS, VERSION, canonicalise, fingerprint
+from identity_pipeline.normalise.canonical import FIELDS, VERSION, canonicalise, departed, fingerprint
 
-__all__ = ["FIELDS", "VERSION", "canonicalise", "fingerprint"]
+__all__ = ["FIELDS", "VERSION", "canonicalise", "departed", "fingerprint"]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -46,16 +47,17 @@ def _libraries() -> dict[str, str]:
     return {library: version(library) for library in ("babel", "email-validator", "idna", "phonenumbers", "pycountry")}
 
 
-def fingerprint(field_map: FieldMap, default_region: str | None = None) -> str:
+def fingerprint(field_map: FieldMap, default_region: str | None = None, timezone: str = "UTC") -> str:
     """A short text that changes when the same record could become other canonical fields.
 
-    It follows the rules' :data:`VERSION`, the libraries that decide with them, the map and the region.
+    It follows the rules' :data:`VERSION`, the libraries that decide with them, the map, the region and the time zone.
     """
     decides = [VERSION, _libraries(), asdict(field_map), country.alpha_2(default_region or "")]
+    decides += [] if timezone == "UTC" else [timezone]
     return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
 
 
-def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str | None = None) -> pa.Table:
+def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str | None = None, timezone: str = "UTC") -> pa.Table:
     """The canonical fields of each record: the same rows in the same order, columns as in :data:`FIELDS`.
 
     ``records`` has source fields as columns, all text. A mapped field that is not there counts as
@@ -65,6 +67,7 @@ def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str 
         records: the records.
         field_map: which source fields feed which canonical field.
         default_region: country of phone numbers whose record has none.
+        timezone: that of times without one.
     """
     rows = records.num_rows
     ids, records = records, _without_escapes(records, field_map)
@@ -72,9 +75,6 @@ def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str 
 
     def text(field: str) -> pa.Array:
         return first_filled([name.clean(c) for c in columns(records, getattr(field_map, field))], rows, pa.string())
-
-    def when(field: str) -> pa.Array:
-        return first_filled([moment.moments(c) for c in columns(records, getattr(field_map, field))], rows, INSTANT)
 
     made["country"] = first_filled([country.codes(c) for c in columns(records, field_map.country)], rows, pa.string())
     made["email"], made["email_verdict"], made["emails"] = by_row(rows, [email.find(c) for c in columns(records, field_map.email)])
@@ -84,7 +84,9 @@ def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str 
     made["phone"], made["phone_verdict"], made["phones"] = by_row(rows, [phone.find(c, regions) for c in numbers])
     made["full_name"], made["first_name"], made["last_name"] = name.complete(text("full_name"), text("first_name"), text("last_name"))
     made |= {field: text(field) for field in _TEXTS}
-    made |= {field: when(field) for field in ("source_created_at", "source_updated_at", "deleted_at")}
+    made |= {
+        field: _when(records, getattr(field_map, field), timezone) for field in ("source_created_at", "source_updated_at", "deleted_at")
+    }
     made["merged_into"] = first_filled([trimmed(c) for c in columns(ids, field_map.merged_into)], rows, pa.string())
     made["absorbed"] = _absorbed(columns(ids, field_map.absorbed), rows)
     made["deleted"] = _deleted(records, field_map, made["deleted_at"])
@@ -119,6 +121,18 @@ def _absorbed(cells: list[pa.Array], rows: int) -> pa.Array:
     offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(counts, dtype=np.int32)])
     values = pa.array([item for ids in lists for item in ids], pa.string())
     return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(counts == 0))
+
+
+def departed(records: pa.Table, field_map: FieldMap) -> pa.Array:
+    """Which records the source tells to be gone: deleted, or merged into another."""
+    gone = _deleted(records, field_map, _when(records, field_map.deleted_at, "UTC"))
+    for column in columns(records, field_map.merged_into):
+        gone = pc.or_(gone, trimmed(column).is_valid())
+    return gone
+
+
+def _when(records: pa.Table, fields: Sequence[str], timezone: str) -> pa.Array:
+    return first_filled([moment.moments(c, timezone) for c in columns(records, fields)], records.num_rows, INSTANT)
 
 
 def _deleted(records: pa.Table, field_map: FieldMap, deleted_at: pa.Array) -> pa.Array:

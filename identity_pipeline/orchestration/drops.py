@@ -20,7 +20,7 @@ from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.declarations.opened import opened
 from identity_pipeline.declarations.source import Source
 from identity_pipeline.embedded.location import database_url
-from identity_pipeline.loading.spec import fingerprint
+from identity_pipeline.loading.spec import known_files
 from identity_pipeline.store import ledger
 
 INTERVAL = 60
@@ -67,8 +67,7 @@ def _look(source: Source) -> dg.RunRequest | dg.SkipReason:
         minutes = AFTER_FAILURE.seconds // 60
         return dg.SkipReason(f"load {last.load_id} failed a moment ago: its files are looked at again after {minutes} minutes")
     here = opened(source, lambda: url)
-    files = stored.files if stored.mapping == fingerprint(here.spec) else {}
-    window = Window(here.spec.cursor, files=files, by_mark=True, limit=1, context=ReadContext(log=lambda _: None))
+    window = Window(here.spec.cursor, files=known_files(here.spec, stored), by_mark=True, limit=1, context=ReadContext(log=lambda _: None))
     with here.redacting(), _in_time(source.name) as pool:
         assert isinstance(here.connector, StorageConnector)  # noqa: S101 - as the declaration was judged
         entries = pool.submit(here.connector.unread, window).result(PATIENCE)

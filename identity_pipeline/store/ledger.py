@@ -4,7 +4,7 @@ A load is opened with the source's lease (:mod:`store.lease`) and is committed o
 is merged, or not at all. Its commit is what moves the mark.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -69,9 +69,9 @@ class SourceState:
     """What is kept of a source between loads.
 
     ``mapping`` is the fingerprint of the rules it was last merged by, ``files`` the version of each file
-    that was read. ``state`` is the source's own continuation: it is secret, and valid only with this
-    ``mark`` and while what is read has the fingerprint ``state_settings``. ``not_before`` is when the
-    source may be asked again.
+    that was read. ``settings`` is the fingerprint of what was read, None where an older version did not
+    store it. ``state`` is the source's own continuation: it is secret, and valid only with this ``mark``
+    and these settings. ``not_before`` is when the source may be asked again.
     """
 
     mark: Mark | None = None
@@ -80,8 +80,12 @@ class SourceState:
     row_count: int = 0
     files: dict[str, FileVersion] = field(default_factory=dict)
     state: str | None = field(default=None, repr=False)
-    state_settings: str | None = None
+    settings: str | None = None
     not_before: datetime | None = None
+
+    def reads_other(self, settings: str) -> bool:
+        """True if something else is to be read now than what was: neither the mark nor the files tell what is known of it."""
+        return self.settings is not None and self.settings != settings
 
 
 def state(url: str, source_name: str) -> SourceState:
@@ -239,6 +243,12 @@ class LastLoad:
     load_id: int
     status: str
     finished_at: datetime | None
+
+
+def read_all_next(url: str, names: Sequence[str]) -> None:
+    """Let the next load of these sources begin at the start: they are to read something else than what the marks tell of."""
+    with connect(url, doing="take back where the next loads begin") as connection:
+        connection.execute("update identity.sources set state_settings = '' where source_name = any(%s)", (list(names),))
 
 
 def last_load(url: str, source_name: str) -> LastLoad | None:
@@ -439,7 +449,7 @@ def _advance(connection: psycopg.Connection, load: Load, summary: ReadSummary, f
         """,
         (
             summary.cursor_column, summary.cursor_type, target, summary.mapping,
-            summary.state, None if summary.state is None else summary.settings, summary.state is not None,
+            summary.state, summary.settings, summary.state is not None,
             summary.fields, summary.fields, load.source_name, load.token, found,
         ),
     ).rowcount  # fmt: skip

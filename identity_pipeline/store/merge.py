@@ -314,7 +314,8 @@ class _Merger:
     def bury(self) -> None:
         """Mark what went, once every record of the part is written: the rows keep what is known of it.
 
-        A row that changed after that is let alone. Without its hash, a record that comes back is written as a changed one.
+        A row that changed after that is let alone; where the source does not say when it went, that is now. Without its
+        hash, a record that comes back is written as a changed one.
         """
         for id_field, records in self.gone:
             ids, keys = records.column(id_field).combine_chunks(), self.rules.recency.keys(records)
@@ -324,10 +325,9 @@ class _Merger:
                 (self.rules.recency.column or "", ids.to_pylist(), self.load.source_name),
             ).fetchall()
             at = pa.array([n - 1 for n, _ in rows], pa.int64())
-            older, _ = self.rules.recency.compared(
-                self.connection, pa.array([text for _, text in rows], pa.string()), None if keys is None else keys.take(at)
-            )
-            at = at.filter(pa.array(~older))
+            when = None if keys is None else keys.take(at)
+            older, _ = self.rules.recency.compared(self.connection, pa.array([text for _, text in rows], pa.string()), when)
+            at = at.filter(pa.array(~older if when is None else ~older | bools(when.is_null())))
             found = self.rules.canonicalise(records.take(at))
             updated = self.connection.execute(
                 """

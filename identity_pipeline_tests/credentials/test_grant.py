@@ -23,6 +23,7 @@ from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.window import ReadContext
 from identity_pipeline.credentials import flow, grant, keyring, refresh, vault
 from identity_pipeline.credentials.vendors import vendor
+from identity_pipeline.store import ledger
 from identity_pipeline_tests.servers import openid_provider
 from identity_pipeline_tests.servers.oauth_server import OAuthServer, serve
 
@@ -170,7 +171,9 @@ def test_another_account_is_refused_where_sources_were_loaded_unless_that_is_wan
     ):
         connect(url, named_by=["crm"])
     assert row(url)["account"] == "bob@nordwind-demo.com"
+    run(url, "update identity.sources set state_settings = 'as before'")
     assert connect(url, named_by=["crm"], other_account=True).account == "ada@nordwind-demo.com"
+    assert ledger.state(url, "crm").reads_other("as before"), "what is older than the mark in that account was never read"
     assert connect(url, named_by=["crm"]).account == "ada@nordwind-demo.com", "the same one again"
 
 

@@ -95,6 +95,14 @@ def test_only_a_version_that_no_load_has_read_is_read(place: Place) -> None:
     assert place.files == {"a.csv": "1", "b.csv": "4", "c.csv": "3"}
 
 
+def test_other_settings_read_every_file_again(place: Place) -> None:
+    place.put("a.csv", ("1", "Ann", "1"))
+    place.load()
+    place.spec = replace(place.spec, settings="another encoding")
+    assert place.load()["records_read"] == 1
+    assert place.load()["records_read"] == 0
+
+
 def test_a_person_may_ask_for_newer_rows_only(place: Place) -> None:
     place.put("a.csv", ("1", "Ann", "1"), ("2", "Bob", "9"))
     row = place.load(cursor_after="2026-04-05T00:00:00Z")

@@ -13,7 +13,7 @@ import pytest
 
 from identity_pipeline.core.cursor import Cursor, Mark
 from identity_pipeline.core.errors import ConfigurationError, ContractBroken, SchemaChanged
-from identity_pipeline.core.fieldmap import FieldMap
+from identity_pipeline.core.fieldmap import GONE, FieldMap
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.text import Batch
 from identity_pipeline.core.window import Window
@@ -299,6 +299,36 @@ def test_a_mapped_field_that_is_gone_is_refused_where_the_source_says_what_it_ha
         source.load()
 
 
+def test_a_file_that_lost_a_mapped_field_is_refused_although_another_of_the_load_has_it(source: Played):
+    source.shows(table((1, "2026-01-01", "Ann"), (2, "2026-01-01", "Bob")))
+    source.load()
+    source.shows(table((3, "2026-01-02", "Cid")), table((2, "2026-01-02"), names=("id", "at")))
+    with pytest.raises(SchemaChanged, match="'name' is not in the source"):
+        source.load()
+    assert source.names() == {"1": "Ann", "2": "Bob"}
+    assert source.load(full_refresh=True)["updated"] == 1, "one full refresh accepts it"
+
+
+def test_files_of_different_fields_are_said_in_a_first_load(source: Played):
+    source.shows(table((1, "2026-01-01", "Ann")), table((2, "2026-01-01"), names=("id", "at")))
+    row = source.load()
+    assert (row["inserted"], len(row["warnings"])) == (2, 1)
+    assert row["warnings"][0].startswith("not every file has the field 'name'")
+
+
+@pytest.mark.parametrize("full_refresh", [False, True])
+def test_a_new_field_that_would_be_the_id_doubles_nobody(source: Played, full_refresh: bool):
+    source.spec = replace(SPEC, field_map=FieldMap(external_id=("id", "customer_id"), full_name=("name",)))
+    source.shows(table(("C1", "2026-01-01", "Ann"), names=("customer_id", "at", "name")))
+    source.load()
+    source.shows(table(("C1", 1, "2026-01-02", "Ann"), names=("customer_id", "id", "at", "name")))
+    with pytest.raises(SchemaChanged, match=r"new field 'id'.*mapping: \{external_id: customer_id\}"):
+        source.load(full_refresh=full_refresh)
+    source.spec = replace(SPEC, field_map=FieldMap(external_id=("customer_id",), full_name=("name",)))
+    source.load(full_refresh=full_refresh)
+    assert list(source.names()) == ["C1"]
+
+
 @pytest.mark.parametrize(("count", "deleted"), [(None, 0), (9, 9)])
 def test_an_absence_proves_a_deletion_only_where_the_read_is_known_to_be_whole(source: Played, count: int | None, deleted: int):
     source.spec = replace(SPEC, whole=False, max_deleted_share=1)
@@ -315,6 +345,58 @@ def test_an_empty_source_after_a_full_one_warns(source: Played):
     source.shows()
     assert any("the source is empty" in warning for warning in source.load()["warnings"])
     assert source.names() == {"1": "Ann"}
+
+
+def test_other_settings_read_what_is_older_than_the_mark_too(source: Played):
+    source.shows(table((1, "2026-04-10", "Ann")))
+    source.load()
+    source.spec = replace(SPEC, settings="another list as well")
+    source.shows(table((1, "2026-04-10", "Ann"), (2, "2025-01-01", "Old")))
+    assert source.load(cursor_after="2026-04-09T00:00:00Z")["filtered"] == 1, "a person's own bound holds, for this one load"
+    row = source.load()
+    assert (source.windows[-1].lower, row["inserted"], source.mark) == (None, 1, "2026-04-10T00:00:00Z")
+    assert any("the settings changed" in warning for warning in row["warnings"])
+    row = source.load()
+    assert (source.windows[-1].lower, row["warnings"]) == ("2026-04-10T00:00:00Z", [])
+
+
+def test_settings_that_an_older_version_did_not_store_are_no_change(source: Played):
+    source.shows(table((1, "2026-04-10", "Ann")))
+    source.load()
+    with psycopg.connect(source.target.url) as connection:
+        connection.execute("update identity.sources set state_settings = null")
+    source.load()
+    assert source.windows[-1].lower == "2026-04-10T00:00:00Z"
+
+
+@pytest.mark.parametrize(("only", "at"), [(False, "2026-01-01"), (True, "2026-01-01"), (True, None)])
+@pytest.mark.parametrize(("field", "value"), [("deleted_at", "2026-04-09"), ("archived", "true"), ("merged_into", "2")])
+def test_a_deletion_counts_although_the_record_is_older_than_the_mark(source: Played, field: str, value: str, only: bool, at: str | None):
+    """Not every source moves a record's cursor when it deletes it, or tells one; and it tells it once."""
+    source.spec = replace(
+        SPEC,
+        field_map=FieldMap(
+            full_name=("name",), deleted_at=("deleted_at",), deleted_when=(("archived", "true"),), merged_into=("merged_into",)
+        ),
+        whole=False,
+    )
+    source.shows(table((1, "2026-01-01", "Ann"), (2, "2026-04-10", "Bob")))
+    source.load()
+    source.shows(
+        table(
+            (1, at, "Ann", value, "true" if only else None),
+            (3, "2026-01-01", "Old", None, None),
+            (2, "2026-04-10", "Bob", None, None),
+            names=("id", "at", "name", field, GONE),
+        )
+    )
+    row = source.load()
+    assert (row["filtered"], row["inserted"]) == (1, 0)
+    with psycopg.connect(source.target.url) as connection:
+        gone = connection.execute(
+            "select external_id from identity.records where deleted_at is not null or merged_into is not null"
+        ).fetchall()
+    assert gone == [("1",)]
 
 
 def test_a_published_mark_takes_the_ledgers_back_and_never_forward(source: Played):

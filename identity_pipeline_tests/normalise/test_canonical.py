@@ -199,18 +199,19 @@ def test_a_record_does_not_depend_on_its_neighbours(columns: dict[str, list[str 
 
 def test_the_fingerprint_follows_map_region_rules_and_libraries(monkeypatch: pytest.MonkeyPatch):
     first = fingerprint(FieldMap(email=("mail",)), "DE")
-    assert first == fingerprint(FieldMap(email=("mail",)), "Germany")
+    assert first == fingerprint(FieldMap(email=("mail",)), "Germany", "UTC")
     others = {
         fingerprint(FieldMap(email=("email",)), "DE"),
         fingerprint(FieldMap(email=("mail",)), "US"),
         fingerprint(FieldMap(email=("mail",))),
+        fingerprint(FieldMap(email=("mail",)), "DE", "Europe/Berlin"),
     }
     monkeypatch.setattr(canonical, "VERSION", "0")
     others.add(fingerprint(FieldMap(email=("mail",)), "DE"))
     monkeypatch.undo()
     monkeypatch.setattr(canonical, "_libraries", lambda: {"phonenumbers": "1"})
     others.add(fingerprint(FieldMap(email=("mail",)), "DE"))
-    assert len(others | {first}) == 6
+    assert len(others | {first}) == 7
     assert len(first) == 16
 
 

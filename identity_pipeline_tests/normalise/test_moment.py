@@ -73,3 +73,12 @@ def test_the_quick_path_agrees_with_the_cursor_on_iso_times(texts: list[str]):
 @given(st.lists(times | st.text(max_size=20), max_size=8))
 def test_a_moment_does_not_depend_on_its_neighbours(texts: list[str]):
     assert read(*texts) == [read(text)[0] for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("text", "hour"),
+    [("2026-07-01T12:00:00", 10), ("2026-07-01 12:00", 10), ("2026-07-01T12:00:00Z", 12), ("2026-07-01T12:00:00+09:00", 3)],
+)
+def test_a_time_without_a_zone_is_one_of_the_source(text: str, hour: int):
+    for texts in ([text], [text, "2026-07-01T12:00:00Z"], [text, "2026-07-01T12:00:00"]):
+        assert moment.moments(pa.array(texts), "Europe/Berlin")[0].as_py() == datetime(2026, 7, 1, hour, tzinfo=UTC)

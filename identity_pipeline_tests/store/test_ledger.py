@@ -138,7 +138,7 @@ STATE = {"state": "s3cret-delta-link", "settings": "what is read"}
 def test_a_state_is_stored_with_the_mark(contacts: Contacts):
     contacts.load(people("1"), summary=STATE)
     state = contacts.state
-    assert (state.state, state.state_settings, state.mark and state.mark.after) == (
+    assert (state.state, state.settings, state.mark and state.mark.after) == (
         "s3cret-delta-link", "what is read", "2026-01-01T00:00:00Z",
     )  # fmt: skip
     [row] = contacts.query("select state_stored_at from identity.sources where source_name = %s", contacts.name)
@@ -155,7 +155,7 @@ def test_a_state_is_not_shown(contacts: Contacts):
 def test_a_load_without_a_state_drops_the_stored_one(contacts: Contacts, summary: dict[str, bool]):
     contacts.load(people("1"), summary=STATE)
     contacts.load(people("2"), summary=summary)
-    assert (contacts.state.state, contacts.state.state_settings) == (None, None)
+    assert contacts.state.state is None
 
 
 def test_a_partial_load_leaves_mark_and_state(contacts: Contacts):
