@@ -17,6 +17,7 @@ from identity_pipeline.core.fieldmap import GONE
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.text import SANITISED, cast_all_utf8
 from identity_pipeline.core.window import ReadContext
+from identity_pipeline.loading.fields import Fields, check_cursor
 from identity_pipeline.loading.read import check_not_before, check_whole, closable, described, window_of
 from identity_pipeline.loading.spec import Reader, RunOptions, fingerprint, rules
 from identity_pipeline.loading.start import start_of
@@ -65,6 +66,7 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
     window = window_of(spec, stored, start, options, ReadContext(log=log, pace=pace))
     found, counts = DryRun(spec.source_name, described(window)), CursorCounts()
     departed = partial(normalise.departed, field_map=spec.field_map)
+    fields, names = Fields(spec, stored.fields, options.full_refresh), set[str]()
     comparing = connect(url, doing="compare with the identity table", autocommit=True)  # a source may be slow: no transaction waits for it
     with pace, comparing as connection, closing(closable(reader.read(window))) as batches:
         connection.execute("set default_transaction_read_only to on")
@@ -73,12 +75,16 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
             if options.limit is not None:
                 records = records.slice(0, options.limit - found.records_read)
             found.records_read += records.num_rows
+            fields.batch(records.column_names, window)
+            names |= {*records.column_names}
             kept = apply_cursor_filter(records, window, counts, departed)
             if kept.num_rows:
                 _compare(connection, spec, kept, found, older_stays=not (options.full_refresh or spec.snapshot))
             if options.limit is not None and found.records_read >= options.limit:
                 break
         check_whole(spec, window, found.records_read)
+    check_cursor(spec, counts)
+    fields.end(names, window)
     found.filtered = counts.filtered
     return found
 

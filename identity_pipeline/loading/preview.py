@@ -12,8 +12,12 @@ from identity_pipeline.core.errors import ConfigurationError, PipelineError
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.text import SANITISED, cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.loading.spec import Reader, canonicalise, check_id, unknown_fields
+from identity_pipeline.loading.fields import check_cursor, check_id, unknown_fields
+from identity_pipeline.loading.spec import Reader, canonicalise
 from identity_pipeline.store import rejection
+
+_LOOKED_AT = 20
+"""Records that a connection test looks at: of one alone the cursor may be empty."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,15 @@ class PreviewedRecord:
     canonical: dict[str, Any] | None
 
 
-def preview(spec: LoadSpec, reader: Reader, limit: int, log: Callable[[str], None]) -> Iterator[PreviewedRecord]:
-    """At most ``limit`` records from the beginning of the source, whatever the mark is.
+def preview(
+    spec: LoadSpec, reader: Reader, limit: int, log: Callable[[str], None], counts: CursorCounts | None = None
+) -> Iterator[PreviewedRecord]:
+    """At most ``limit`` records from the beginning of the source, whatever the mark is; ``counts`` is told of their cursors.
 
     Raises:
         PipelineError: they cannot be read, or no field can be the external id or the cursor.
     """
-    window, counts, left = Window(spec.cursor, limit=limit, context=ReadContext(log=log)), CursorCounts(), limit
+    window, counts, left = Window(spec.cursor, limit=limit, context=ReadContext(log=log)), counts or CursorCounts(), limit
     for batch in reader.read(window):
         records = cast_all_utf8(batch).slice(0, left)
         left -= records.num_rows
@@ -48,8 +54,10 @@ def preview(spec: LoadSpec, reader: Reader, limit: int, log: Callable[[str], Non
 
 def check_fields(spec: LoadSpec, reader: Reader) -> CheckStep:
     """The step of a connection test that a connector cannot make: are the cursor and the mapped fields there?"""
+    counts = CursorCounts()
     try:
-        found = list(preview(spec, reader, 1, lambda _: None))
+        found = list(preview(spec, reader, _LOOKED_AT, lambda _: None, counts))
+        check_cursor(spec, counts)
     except PipelineError as error:
         return CheckStep("fields", ok=False, message=str(error))
     return CheckStep("fields", ok=True, message="id, cursor and mapped fields are there" if found else "no records there yet to look at")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,14 +13,15 @@ from identity_pipeline import normalise
 from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import Mark
 from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
-from identity_pipeline.core.errors import ConfigurationError, ContractBroken, PipelineError, RateLimited, SchemaChanged
+from identity_pipeline.core.errors import ContractBroken, PipelineError, RateLimited
 from identity_pipeline.core.failpoint import reached
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.pace import Pace
 from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.text import Batch, cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
-from identity_pipeline.loading.spec import Reader, RunOptions, Target, check_id, check_same_id, fingerprint, known_files, unknown_fields
+from identity_pipeline.loading.fields import Fields, check_cursor
+from identity_pipeline.loading.spec import Reader, RunOptions, Target, fingerprint, known_files
 from identity_pipeline.loading.start import Start, start_of
 from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.ledger import ReadSummary, SourceState
@@ -80,7 +81,7 @@ class _Reading:
         spec, context, limit = self.spec, window.context, window.limit
         started = reported = time.monotonic()
         counts, read, sieve = CursorCounts(), 0, self._sieve()
-        headers = set[frozenset[str]]()
+        fields = Fields(spec, self.stored.fields, self.options.full_refresh)
         # The read is closed at once when something here fails: the source's session must not wait for the traceback to go.
         with (
             self.target.landing.writer(spec.source_name, load.load_id) as writer,
@@ -89,8 +90,7 @@ class _Reading:
             for batch in batches:
                 self._check_clock(start, window, again=again)
                 records = cast_all_utf8(batch)
-                if spec.whole and (names := frozenset(records.column_names)) not in headers:
-                    self._check_header(names, headers, window)
+                fields.batch(records.column_names, window)
                 if limit is not None:
                     records = records.slice(0, limit - read)
                 kept = apply_cursor_filter(records, window, counts, self._departed)
@@ -105,12 +105,8 @@ class _Reading:
                     break
             self._check_clock(start, window, again=again)
             check_whole(spec, window, read)
-        if counts.unreadable and counts.unreadable == counts.seen and spec.cursor:
-            raise ConfigurationError(
-                f"{spec.source_name}: none of {counts.unreadable:,} values of {spec.cursor.column!r} is a {spec.cursor.type}: nothing was "
-                "merged; correct cursor_type, or say how they are written (cursor_format)"
-            )
-        self._check_fields(writer.fields, window)
+        check_cursor(spec, counts)
+        fields.end(writer.fields, window)
         self._warn(start, window, counts)
         # A file that was left out as unchanged has shown no field.
         looked = bool(writer.fields) if context.files or context.files_unchanged else not window.incremental
@@ -160,36 +156,6 @@ class _Reading:
             return None
         column = spec.cursor and spec.cursor.column
         return Sieve(self.target.url, spec.source_name, spec.field_map, fingerprint(spec), column, stored.row_count)
-
-    def _check_header(self, names: frozenset[str], before: set[frozenset[str]], window: Window) -> None:
-        """Judge the fields of a batch, which another file than those ``before`` may have; it is one of them then."""
-        self._check_fields(names, window)
-        mapped = [name for name in self.spec.field_map.source_fields() if name in frozenset().union(*before, names)]
-        if lacking := [name for name in mapped if not all(name in each for each in (*before, names))]:
-            window.context.warn(
-                f"not every file has the field {lacking[0]!r}: it is empty in the records of the others. Files with other columns are "
-                "better a source of their own"
-            )
-        before.add(names)
-
-    def _check_fields(self, written: Iterable[str], window: Window) -> None:
-        """Refuse a source that lost a mapped field: its values would be overwritten with nothing."""
-        spec, known = self.spec, {*written, *window.context.fields}
-        if not known or not (spec.whole or window.context.fields):
-            return
-        if spec.whole:
-            check_id(spec, known, window.context.key)
-            check_same_id(spec, known, self.stored.fields)
-        if self.options.full_refresh:
-            return
-        gone = [name for name in spec.field_map.source_fields() if name in self.stored.fields and name not in known]
-        gone += unknown_fields(spec, known)
-        if gone:
-            raise SchemaChanged(
-                f"{spec.source_name}: the mapped field {gone[0]!r} is not in the source (any more), "
-                f"which has {', '.join(sorted(known)[:30])}: nothing was merged; "
-                "fix the source or its `mapping:`, or accept the loss with one full refresh"
-            )
 
     def _check_clock(self, start: Start, window: Window, *, again: bool) -> None:
         """Begin again from the source's own time if that is behind the mark: its clock was set back."""
@@ -260,7 +226,7 @@ class _ClockBehind(Exception):
 def window_of(spec: LoadSpec, stored: SourceState, start: Start, options: RunOptions, context: ReadContext) -> Window:
     """What a load asks for that begins at ``start``."""
     context.state = start.state
-    files = {} if options.full_refresh else known_files(spec, stored)
+    files = known_files(spec, stored, options)
     return Window(
         spec.cursor, start.lower, options.full_refresh, options.objects, options.limit, files, start.by_mark, start.state, context
     )

@@ -1,6 +1,6 @@
 """Around a load's spec: what it reads from, where it writes, what one run may choose, what the merge goes by."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Protocol
@@ -8,7 +8,6 @@ from typing import Protocol
 import pyarrow as pa
 
 from identity_pipeline import normalise
-from identity_pipeline.core.errors import SchemaChanged
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.file_version import FileVersion
 from identity_pipeline.core.load_spec import LoadSpec
@@ -67,48 +66,13 @@ def canonicalise(spec: LoadSpec, records: pa.Table) -> pa.Table:
     return normalise.canonicalise(records, spec.field_map, default_region=spec.default_region, timezone=spec.timezone)
 
 
-def known_files(spec: LoadSpec, stored: SourceState) -> dict[str, FileVersion]:
-    """The files that need not be read again: they were read as they would be now."""
+def known_files(spec: LoadSpec, stored: SourceState, options: RunOptions | None = None) -> dict[str, FileVersion]:
+    """The files that need not be read again: they were read as they would be now, and nobody asks for more."""
+    if options is not None and (options.full_refresh or options.cursor_after):
+        return {}
     return stored.files if stored.mapping == fingerprint(spec) and not stored.reads_other(spec.settings) else {}
 
 
 def rules(spec: LoadSpec) -> Rules:
     """What the merge goes by."""
     return Rules(spec.field_map, partial(canonicalise, spec), fingerprint(spec), Recency(spec.cursor, spec.order, spec.snapshot))
-
-
-def unknown_fields(spec: LoadSpec, known: Collection[str]) -> list[str]:
-    """The source fields of the user's own mapping that are not among those the source has, where none of their group is."""
-    return [name for group in spec.mapped if not set(group) & set(known) for name in group]
-
-
-def check_same_id(spec: LoadSpec, known: Collection[str], before: Collection[str]) -> None:
-    """Refuse a source in whose fields ``known`` the external id is another than it was among those ``before``.
-
-    Everybody would get a second row.
-
-    Raises:
-        SchemaChanged: it is.
-    """
-    was, now = (next((name for name in spec.field_map.external_id if name in fields), None) for fields in (before, known))
-    if was and now and was != now and was in known:
-        raise SchemaChanged(
-            f"{spec.source_name}: the source has a new field {now!r}, which would be the external id from now on, and {was!r} was it: "
-            f"nothing was merged; keep the id by `mapping: {{external_id: {was}}}`, or change it by `mapping: {{external_id: {now}}}`: "
-            "everybody is inserted anew then, and a full refresh marks the old rows as deleted"
-        )
-
-
-def check_id(spec: LoadSpec, known: Collection[str], key: tuple[str, ...]) -> None:
-    """Refuse a source in whose fields ``known`` is none that can be the external id; ``key`` is the source's own key.
-
-    Raises:
-        SchemaChanged: there is none.
-    """
-    if {*spec.field_map.external_id} & {*known}:
-        return
-    fix = f"its primary key is {key[0]!r}: set id_column to it" if len(key) == 1 else "set `mapping: {external_id: …}` of the source"
-    raise SchemaChanged(
-        f"{spec.source_name}: no field can be the external id: looked for {', '.join(spec.field_map.external_id[:10])}; the source "
-        f"has {', '.join(sorted(known)[:30])}: {fix}"
-    )

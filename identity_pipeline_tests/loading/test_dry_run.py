@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from identity_pipeline.core.errors import ContractBroken
+from identity_pipeline.core.errors import ConfigurationError, ContractBroken, SchemaChanged
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.loading.dry_run import DryRun, dry_run
 from identity_pipeline.loading.spec import RunOptions, Target
@@ -60,6 +60,20 @@ def test_it_names_the_fields_that_change_and_the_reasons_of_quarantine(source: P
     source.shows(table((1, "2026-04-04T00:00:00Z", "Anna"), (2, "2026-04-04T00:00:00Z", "Ben"), (None, "2026-04-05T00:00:00Z", "nobody")))
     found = tried(source)
     assert (found.changed_fields, found.reasons, found.sampled) == ({"at": 2, "name": 1}, {"missing_id": 1}, 2)
+
+
+def test_it_refuses_what_a_load_refuses(source: Played):
+    source.load()
+    source.shows(table((1, "tomorrow", "Anna")))
+    with pytest.raises(ConfigurationError, match="none of 1 values of 'at' is a timestamp"):
+        tried(source)
+    source.shows(table((1, "2026-04-04T00:00:00Z"), names=("id", "at")))
+    with pytest.raises(SchemaChanged, match="'name' is not in the source any more"):
+        tried(source)
+    source.spec = replace(source.spec, mapped=(("nmae",),))
+    source.shows(table((1, "2026-04-04T00:00:00Z", "Anna")))
+    with pytest.raises(ConfigurationError, match=r"'nmae' is not in the source.*did you mean 'name'"):
+        tried(source)
 
 
 def test_an_early_end_is_not_believed_either(source: Played):

@@ -107,6 +107,7 @@ def test_a_person_may_ask_for_newer_rows_only(place: Place) -> None:
     place.put("a.csv", ("1", "Ann", "1"), ("2", "Bob", "9"))
     row = place.load(cursor_after="2026-04-05T00:00:00Z")
     assert (row["inserted"], row["filtered"]) == (1, 1)
+    assert place.load(cursor_after="2026-04-05T00:00:00Z")["unchanged"] == 1, "of a file that was read before, too"
 
 
 def test_a_file_counts_as_read_only_once_its_load_is_committed(place: Place) -> None:
