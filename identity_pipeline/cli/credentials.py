@@ -98,6 +98,8 @@ def set_app(vendor: str, client_id: str | None, *, public: bool, variable: str |
             raise click.UsageError("--client-id is missing: only the client secret is read from standard input")
         client_id = click.prompt("Client id", err=True)
     secret = "" if public else _secret(flow.app_name(of.name), variable, None).strip()
+    if not secret and not public:
+        raise ConfigurationError("the client secret is empty: give it on standard input or by --from-env, or say --public if there is none")
     grant.store_app(url, of.name, flow.App(client_id.strip(), secret, authorize_url, token_url))
     output.say(f"stored the app of {of.title}: register {grant.redirect_uri()} there as its redirect address, exactly as it stands here")
 

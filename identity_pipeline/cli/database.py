@@ -1,11 +1,17 @@
 """`identity-pipeline db`: the embedded server, the address, the migrations."""
 
+import os
+import shutil
+import subprocess
+
 import click
+from psycopg.pq import Conninfo
 
 from identity_pipeline.cli import output
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError, PipelineError
 from identity_pipeline.embedded import server as embedded
+from identity_pipeline.embedded.binaries import packaged
 from identity_pipeline.embedded.location import database_url, plain_url
 from identity_pipeline.store.migrate import migrate, revisions
 
@@ -38,6 +44,32 @@ def stop() -> None:
 def url() -> None:
     """Print the plain address of the identity database. It holds the password."""
     click.echo(plain_url())
+
+
+@db.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("program")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run(program: str, arguments: tuple[str, ...]) -> None:
+    """Run psql, pg_dump, pg_restore or another program of PostgreSQL against the identity database.
+
+    It is one of the embedded server's version where that is installed, else one of this machine. It gets the
+    address and the password by its environment.
+
+    \b
+    Examples:
+      identity-pipeline db run psql
+      identity-pipeline db run psql -c 'select count(*) from identity.records'
+      identity-pipeline db run pg_dump -Fc -f identity.dump
+    """  # noqa: D301 - click takes the backspace itself
+    try:
+        folder = os.fspath(packaged())
+    except ConfigurationError:
+        folder = ""
+    found = shutil.which(program, path=folder) or shutil.which(program)
+    if found is None or "/" in program:
+        raise ConfigurationError(f"no program of PostgreSQL is called {program[:60]!r} here: install PostgreSQL's client programs")
+    address = {each.envvar.decode(): each.val.decode() for each in Conninfo.parse(database_url().encode()) if each.envvar and each.val}
+    raise SystemExit(subprocess.run([found, *arguments], env=os.environ | address, check=False).returncode)  # noqa: S603 - as asked for
 
 
 @db.command("migrate")

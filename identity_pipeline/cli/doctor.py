@@ -124,13 +124,14 @@ def _daemon() -> Findings:
     waiting = any(source.schedule or source.full_refresh_schedule or source.sensor for source in _declared().values())
     if ill and queued:
         yield Finding(
-            "failed", f"{queued} runs wait in the queue and no daemon starts them: start Dagster (make dev, or dagster-daemon run)"
+            "failed",
+            f"{queued} runs wait in the queue and no daemon starts them: start it (`identity-pipeline serve`, or dagster-daemon run)",
         )
     if ill:
         yield Finding(
             "failed" if waiting else "warning",
-            f"no sign of life of {', '.join(ill)}: schedules, sensors and the queue stand still: start Dagster (make dev, or "
-            "dagster-daemon run); `identity-pipeline ingest` brings a daemon of its own",
+            f"no sign of life of {', '.join(ill)}: schedules, sensors and the queue stand still: start it (`identity-pipeline "
+            "serve`, or dagster-daemon run); `identity-pipeline ingest` needs none",
         )
     else:
         yield Finding("ok", "alive")

@@ -44,7 +44,9 @@ def ingest(names: tuple[str, ...], *, everything: bool, queue: bool, no_wait: bo
       identity-pipeline ingest my_contacts --cursor-after 2026-01-01T00:00:00Z
     """  # noqa: D301 - click takes the backspace itself
     if bool(names) == everything:
-        raise click.UsageError("name the sources, or say --all")
+        raise click.UsageError("name the sources or say --all, not both" if names else "name the sources, or say --all")
+    if dry and (queue or no_wait):
+        raise click.UsageError("--dry-run loads nothing, so that there is nothing to queue")
 
     from identity_pipeline.cli.connection import declarations  # noqa: PLC0415 - a second, for Dagster
 
@@ -77,7 +79,7 @@ def ingest(names: tuple[str, ...], *, everything: bool, queue: bool, no_wait: bo
             return
     else:
         ended = _here(folder, [declared.source(name) for name in wanted], config)
-    sys.exit(_finish(ended, as_json=as_json, broken=everything and bool(declared.problems or unset)))
+    sys.exit(_finish(ended, declared.sources, as_json=as_json, broken=everything and bool(declared.problems or unset)))
 
 
 def _dry(names: list[str], config: dict[str, Any], *, as_json: bool) -> int:
@@ -90,7 +92,7 @@ def _dry(names: list[str], config: dict[str, Any], *, as_json: bool) -> int:
     from identity_pipeline.loading.spec import RunOptions  # noqa: PLC0415
     from identity_pipeline.orchestration import marks  # noqa: PLC0415
 
-    url, found, status = services.database(_say), [], 0
+    url, found, refused, status = services.database(_say), list[Any](), list[dict[str, str]](), 0
     options = RunOptions(**config)
     with dg.DagsterInstance.get() as instance:
         for name in names:
@@ -100,10 +102,12 @@ def _dry(names: list[str], config: dict[str, Any], *, as_json: bool) -> int:
                     published = marks.published(instance, url, name)
                     found.append(dry_run(source.spec, source.connector, url, options=options, published=published, log=_say))
             except PipelineError as error:
-                _say(f"{name}: {error}")
+                _say(_named(name, str(error)))
+                refused.append({"source_name": name, "error_code": error.code, "error": str(error)})
                 status = 1 if status == 1 else error.exit_status
     columns = ("source_name", "window", *(count for count in COUNTS if count != "deleted"))
-    show([vars(one) for one in found], (*columns, "reasons", "changed_fields") if as_json else columns, as_json=as_json)
+    lines = [vars(one) for one in found] + (refused if as_json else [])
+    show(lines, (*columns, "reasons", "changed_fields", "error_code", "error") if as_json else columns, as_json=as_json)
     for one in found:
         if one.reasons:
             _say(f"{one.source_name}: quarantine: {_counted(one.reasons)}")
@@ -139,7 +143,7 @@ def _queued(folder: Path, names: list[str], config: dict[str, Any], *, wait: boo
             for name, run_id in launch.launch(instance, folder / "workspace.yaml", names, config).items():
                 click.echo(f"{name} {run_id}")
             if not services.daemon_alive():
-                _say("no daemon is running: the runs wait in the queue until one is (make dev)")
+                _say("no daemon is running: the runs wait in the queue until one is (`identity-pipeline serve` brings one)")
             return None
         with _interruptible(), services.daemon(_say) as keep_daemon, _shown() as (say, show):
             runs = launch.launch(instance, folder / "workspace.yaml", names, config)
@@ -209,18 +213,49 @@ def _shown() -> Iterator[tuple[Callable[[str, str], None], Callable[[list[Any]],
         yield (lambda _name, _message: None), show
 
 
-def _finish(ended: list[Any], *, as_json: bool, broken: bool) -> int:
+def _named(name: str, message: str) -> str:
+    """The message with the source's name before it, once."""
+    return message if message.startswith(f"{name}: ") else f"{name}: {message}"
+
+
+def _too_many(line: dict[str, Any], sources: dict[str, Any]) -> str | None:
+    """What to say of a load that put more into quarantine than its source allows."""
+    allowed, read = sources[line["source_name"]].max_quarantined_share, line.get("records_read") or 0
+    if not read or line["quarantined"] / read <= allowed:
+        return None
+    return (
+        f"{line['quarantined']:,} of {read:,} records are in quarantine, more than max_quarantined_share ({allowed:.0%}): "
+        f"`identity-pipeline quarantine list {line['source_name']}` says why"
+    )
+
+
+def _finish(ended: list[Any], sources: dict[str, Any], *, as_json: bool, broken: bool) -> int:
+    from identity_pipeline.cli.loads import DETAILS  # noqa: PLC0415
     from identity_pipeline.cli.output import show  # noqa: PLC0415
     from identity_pipeline.embedded.location import database_url  # noqa: PLC0415
     from identity_pipeline.store import listing  # noqa: PLC0415
 
     url = database_url()
-    lines = [line for one in ended for line in listing.loads(url, run_id=one.run_id)]
-    columns = ("source_name", "load_id", "run_id", "status", *COUNTS, "cursor_before", "cursor_after")
-    show(lines, columns if as_json else tuple(c for c in columns if c not in {"run_id", "cursor_before"}), as_json=as_json)
+    loads = {one.run_id: listing.loads(url, run_id=one.run_id) for one in ended}
+    lines = [line for one in ended for line in loads[one.run_id]]
+    columns = ("source_name", "load_id", "status", *COUNTS, "cursor_after")
+    if as_json:  # a run that ended before it opened a load has no line in the ledger
+        lines += [
+            {"source_name": one.source_name, "run_id": one.run_id, "status": "failed", "error": one.error}
+            for one in ended
+            if one.error and not loads[one.run_id]
+        ]
+        columns = ("source_name", "load_id", "run_id", "status", *COUNTS, "cursor_before", "cursor_after", "error_code", *DETAILS)
+    show(lines, columns, as_json=as_json)
+    for line in lines:
+        if (message := _too_many(line, sources)) is not None:
+            _say(_named(line["source_name"], message))
+        # elsewhere than on a terminal, whose table has room for one message, they were said as they came
+        for warning in (line.get("warnings") or ()) if sys.stderr.isatty() else ():
+            _say(_named(line["source_name"], warning))
     for one in ended:
         if one.error:
-            _say(f"{one.source_name}: {one.error}")
+            _say(_named(one.source_name, one.error))
     failed = [one for one in ended if one.error]
     if any(not one.retryable for one in failed) or broken:
         return 1

@@ -15,6 +15,8 @@ COLUMNS = (
     *COUNTS,
     "cursor_before", "cursor_after", "error_code",
 )  # fmt: skip
+DETAILS = ("full_refresh", "error", "warnings")
+"""What a line has no room for: columns of the JSON."""
 _EXPENDABLE = (
     "run_id", "started_at", "cursor_before", "error_code", "filtered", "duplicates", "finished_at", "deleted", "unchanged",
     "cursor_after", "records_read",
@@ -28,20 +30,24 @@ _EXPENDABLE = (
 def loads(name: str | None, limit: int, *, as_json: bool) -> None:
     """Loads, newest first: of all sources, or of NAME.
 
-    For each load: records_read = inserted + updated + unchanged + duplicates + quarantined + filtered.
+    Of the newest load of each source the warnings are said, too. For each load:
+    records_read = inserted + updated + unchanged + duplicates + quarantined + filtered.
     """
     found = listing.loads(database_url(), name, limit=limit)
-    output.show(found, COLUMNS, as_json=as_json, expendable=_EXPENDABLE)
+    output.show(found, (*COLUMNS, *DETAILS) if as_json else COLUMNS, as_json=as_json, expendable=_EXPENDABLE)
+    newest = {load["source_name"]: load["load_id"] for load in reversed(found)}
     for load in found:
-        if load["error"]:
-            output.say(f"{load['source_name']}: load {load['load_id']}: {load['error']}")
+        warnings = load["warnings"] if newest[load["source_name"]] == load["load_id"] else ()
+        for message in (load["error"], *(f"warning: {each}" for each in warnings or ())):
+            if message:
+                output.say(f"{load['source_name']}: load {load['load_id']}: {message}")
     if not found:
         if name is not None:
-            _check_known(name)
+            check_known(name)
         output.say(f"no loads of {name!r} yet" if name else "no loads yet")
 
 
-def _check_known(name: str) -> None:
+def check_known(name: str) -> None:
     """Raise if no source is called so, now or ever."""
     from identity_pipeline.core import settings  # noqa: PLC0415
     from identity_pipeline.declarations import folder  # noqa: PLC0415 - with Dagster, and only for a name without loads

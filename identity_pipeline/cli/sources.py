@@ -14,9 +14,11 @@ from identity_pipeline.cli.unreachable import explained
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import PipelineError, TargetUnavailable
 from identity_pipeline.declarations.schema import json_schema
+from identity_pipeline.declarations.source import FILL_IN
 from identity_pipeline.embedded.location import database_url
-from identity_pipeline.operations import overview
+from identity_pipeline.operations import drafts, overview
 from identity_pipeline.store import listing
+from identity_pipeline.store.forget import forget
 
 LISTED = (
     "source_name", "source_type", "declared", "last_load", "last_status", "stale", "inserted", "updated", "row_count", "cursor_after",
@@ -40,6 +42,7 @@ def sources() -> None:
       identity-pipeline sources new csv_url my_contacts
       identity-pipeline sources check my_contacts
       identity-pipeline sources preview my_contacts -n 5
+      identity-pipeline sources delete my_contacts
       identity-pipeline sources validate
     """  # noqa: D301 - click takes the backspace itself
 
@@ -128,6 +131,28 @@ def check(name: str, *, as_json: bool) -> None:
 
 
 @sources.command()
+@click.argument("name", shell_complete=source_names)
+@click.option("--with-records", is_flag=True, help="Delete its records, loads, mark and quarantine from the identity database, too.")
+@click.option("--yes", is_flag=True, help="Do not ask before records are deleted.")
+def delete(name: str, *, with_records: bool, yes: bool) -> None:
+    """Take source NAME out of its file. What was loaded of it stays, unless --with-records says otherwise."""
+    folder, declared = settings.sources_folder(), declarations()
+    stands = name in declared.sources or any(problem.name == name for problem in declared.problems)
+    held = listing.latest(database_url()) if with_records else {}
+    if not stands and name not in held:
+        declared.source(name)  # says which names there are
+    if name in held and not yes and not click.confirm(f"Delete the {held[name]['row_count']:,} records of {name} for good?", err=True):
+        output.say("nothing was deleted")
+        raise SystemExit(1)
+    if name in held:
+        output.say(f"deleted {forget(database_url(), name):,} records of {name}, and its loads, mark and quarantine")
+    if stands:
+        removed = drafts.removal(folder, name)
+        removed.write(removed.seen)
+        output.say(f"took {name} out of {removed.path.name}; processes that run notice it with their next reload")
+
+
+@sources.command()
 @output.as_json_option
 def validate(*, as_json: bool) -> None:
     """Check every declaration without a connection, a database or a secret: for CI.
@@ -135,12 +160,17 @@ def validate(*, as_json: bool) -> None:
     Exit status 1 if one of them cannot be used.
     """
     declared = declarations()
-    rows: list[dict[str, Any]] = [{"source_name": name, "declared": "ok"} for name in declared.sources]
+    rows: list[dict[str, Any]] = [
+        {"source_name": name, "declared": "broken", "file": declared.files[name], "message": f"config.{unfilled[0]}: is still {FILL_IN}"}
+        if (unfilled := [setting for setting, value in source.config.items() if FILL_IN in (value if isinstance(value, list) else [value])])
+        else {"source_name": name, "declared": "ok"}
+        for name, source in declared.sources.items()
+    ]
     rows += [{"source_name": p.name, "declared": "broken", "file": p.file, "line": p.line, "message": p.message} for p in declared.problems]
     output.show(rows, VALIDATED, as_json=as_json)
     if not rows:
         output.say(f"no source is declared in {settings.sources_folder()}")
-    if declared.problems:
+    if any(row["declared"] == "broken" for row in rows):
         raise SystemExit(1)
 
 

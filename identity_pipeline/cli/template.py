@@ -16,9 +16,8 @@ from identity_pipeline.connectors.base import Connector, Setting
 from identity_pipeline.core import settings
 from identity_pipeline.core.errors import ConfigurationError
 from identity_pipeline.declarations.folder import load
-from identity_pipeline.declarations.source import Source, check_free
+from identity_pipeline.declarations.source import FILL_IN, Source, check_free
 
-FILL_IN = "FILL_IN"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _PLAIN = re.compile(r"[A-Za-z][\w./:@+-]*")
 _WIDTH = 100

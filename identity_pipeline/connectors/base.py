@@ -196,6 +196,10 @@ class Connector(dg.ConfigurableResource):
         """Time zone of a record's times that have none."""
         return "UTC"
 
+    def judge(self) -> None:
+        """Refuse settings that cannot be, without asking anybody."""
+        self.timezone  # noqa: B018 - judged where it is read
+
     def cursor_reading(self, column: CursorColumn) -> Reading:
         """How a cursor's values are written: as its column says, unless settings decide."""
         return column.reading
@@ -356,6 +360,10 @@ class FileConnector(Connector):
     def store(self, context: ReadContext) -> files.Store:
         """The store that holds the files."""
         raise NotImplementedError
+
+    def judge(self) -> None:
+        """Refuse a dialect, a format or a time zone that cannot be."""
+        self.reading()
 
     def read(self, window: Window) -> Iterator[Batch]:
         """Yield the rows of the files that changed since the window's last look at them."""

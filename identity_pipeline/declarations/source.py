@@ -25,6 +25,8 @@ from identity_pipeline.declarations import references
 from identity_pipeline.normalise import country
 from identity_pipeline.readers.files import is_signed
 
+FILL_IN = "FILL_IN"
+"""Stands in a new declaration where a person has to write something."""
 _RESERVED = DISALLOWED_NAMES | {"ingest", "io_manager", "normalise_records"}
 """Names that Dagster refuses, and those that the code location uses itself: one such source would keep all from loading."""
 
@@ -208,7 +210,9 @@ class Source(BaseModel):
         Raises:
             ConfigurationError: something in it cannot be.
         """
-        self.resource()
+        connector = self.resource()
+        if not any(isinstance(value, Reference) and isinstance(getattr(connector, name), str) for name, value in self.config.items()):
+            connector.judge()  # else a text is known only when it is read
         _ = self.cursor_kind, self.field_map
         if self.sensor and self.connector.group != "files":
             raise ConfigurationError("sensor: only file sources have one: use schedule")

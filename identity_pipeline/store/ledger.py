@@ -202,7 +202,7 @@ def closing(url: str, load: Load, *, retried: bool = False, redact: Callable[[st
         elif isinstance(error, Exception):
             code, message = "unexpected", f"unexpected {type(error).__name__}: the run's log says where"
         else:
-            code, message = "cancelled", "the run was cancelled; the load after it repeats its work"
+            code, message = "interrupted", "the run was cancelled; the load after it repeats its work"
         if not (retried and isinstance(error, PipelineError) and error.retryable):
             with suppress(PipelineError):  # the database itself may be what failed
                 fail(url, load, code, redact(message))

@@ -28,9 +28,8 @@ def id_field(batch: pa.Table, field_map: FieldMap, source_name: str) -> str:
             return name
     names = [n for n in batch.column_names if not n.startswith(RESERVED)]
     raise SchemaChanged(
-        f"{source_name}: no field can be the external id: looked for {', '.join(field_map.external_id)}; "
-        f"the source has {', '.join(names[:30])}: set `mapping: {{external_id: …}}` of the source, or, where lines stand above the "
-        "header, skip_lines"
+        f"{source_name}: no field can be the external id: looked for {', '.join(field_map.external_id[:10])} and the like; the source has "
+        f"{', '.join(names[:30])}: set `mapping: {{external_id: …}}` of the source; in a file see that its header is the first line"
     )
 
 

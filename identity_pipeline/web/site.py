@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY = 0.5
 _RELOAD_SECONDS = 60.0
 _NO_DAEMON = (
-    "no daemon takes queued runs up: start the server with `identity-pipeline serve` or `make dev`, which bring one, "
+    "no daemon takes queued runs up: start the server with `identity-pipeline serve`, which brings one, "
     "or run `dagster-daemon run` beside it"
 )
 

@@ -51,6 +51,7 @@ def test_set_reads_standard_input_or_a_variable_and_never_shows_the_secret(url: 
 def test_nothing_is_stored_from_an_empty_input_or_a_variable_that_is_not_set(url: str):
     assert run("credentials", "set", "hub", given="").exit_code == 1
     assert run("credentials", "set", "hub", "--from-env", "NO_SUCH_VARIABLE").exit_code == 1
+    assert run("credentials", "set-app", "google", "--client-id", "1234", given="").exit_code == 1
     assert rows("credentials", "list") == []
 
 

@@ -14,6 +14,13 @@ def test_the_url_is_printed_plain(identity_env: Path, database_url: str):
     assert run("db", "url").stdout == f"{database_url}\n"
 
 
+def test_programs_of_postgres_are_run_against_it(identity_env: Path, database_url: str, capfd: pytest.CaptureFixture[str]):
+    assert run("db", "run", "psql", "-At", "-c", "select current_database()").exit_code == 0
+    assert capfd.readouterr().out.strip() == conninfo_to_dict(database_url)["dbname"]
+    assert run("db", "run", "psql", "-c", "select nonsense").exit_code == 1
+    assert "no program of PostgreSQL is called 'psqll'" in run("db", "run", "psqll").stderr
+
+
 def test_a_database_that_is_migrated_has_status_0(identity_env: Path):
     assert run("db", "status").exit_code == 0
     (line,) = rows("db", "status")

@@ -154,6 +154,22 @@ def test_a_load_needs_no_daemon(crm: psycopg.Connection, sources: Path, instance
     assert instance.get_daemon_heartbeats() == {}
 
 
+def test_a_load_that_fails_says_why_in_the_json_too(crm: psycopg.Connection, sources: Path, instance: dg.DagsterInstance) -> None:
+    declare(sources, table(mapping={"company": "firm"}, max_quarantined_share=0.5))
+    for options, status in (((), "failed"), (("--dry-run",), None)):
+        done = subprocess.run([PROGRAM, "ingest", "crm", "--json", *options], capture_output=True, text=True, timeout=140, check=False)
+        [line] = json.loads(done.stdout)
+        assert (done.returncode, line["error_code"], line.get("status")) == (1, "configuration", status)
+        assert "the mapped field 'firm' is not in the source" in line["error"]
+        assert "crm: crm:" not in done.stderr
+
+
+def test_more_in_quarantine_than_its_source_allows_is_said(crm: psycopg.Connection, sources: Path, instance: dg.DagsterInstance) -> None:
+    declare(sources, table(max_quarantined_share=0.1))
+    done = subprocess.run([PROGRAM, "ingest", "crm"], capture_output=True, text=True, timeout=140, check=False)
+    assert "1 of 3 records are in quarantine, more than max_quarantined_share (10%)" in done.stderr
+
+
 def test_one_load_through_the_queue_right_after_another_is_run_too(
     crm: psycopg.Connection, sources: Path, instance: dg.DagsterInstance
 ) -> None:

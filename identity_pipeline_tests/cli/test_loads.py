@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import psycopg
+
 from identity_pipeline.store import ledger
 from identity_pipeline_tests.cli.workplace import declare, load, rows, run, table
 
@@ -22,9 +24,9 @@ def test_loads_are_listed_newest_first_with_a_balance_that_adds_up(identity_env:
     assert {"source_name", "load_id", "started_at", "finished_at", "deleted"} <= set(first)
 
 
-def test_the_table_has_the_columns_of_the_json(identity_env: Path, database_url: str):
+def test_the_json_has_the_columns_of_the_table_and_long_texts(identity_env: Path, database_url: str):
     load(database_url, table(), {"id": 1})
-    assert run("loads").stdout.splitlines()[0].split() == list(rows("loads")[0])
+    assert [*run("loads").stdout.splitlines()[0].split(), "full_refresh", "error", "warnings"] == list(rows("loads")[0])
 
 
 def test_a_name_and_a_number_choose(identity_env: Path, database_url: str):
@@ -39,6 +41,18 @@ def test_why_a_load_failed_is_printed_on_standard_error(identity_env: Path, data
     ledger.fail(database_url, failed, "credential", "crm: the password was refused")
     assert rows("loads")[0]["error_code"] == "credential"
     assert "the password was refused" in run("loads").stderr
+
+
+def test_the_warnings_of_a_sources_newest_load_are_said_and_all_are_in_the_json(identity_env: Path, database_url: str):
+    for number in (1, 2):
+        load(database_url, table(), {"id": number})
+        with psycopg.connect(database_url) as connection:
+            connection.execute("update identity.loads set warnings = array[%s] where load_id = %s", (f"did not see {number} of 9", number))
+    assert "crm: load 2: warning: did not see 2 of 9" in run("loads").stderr
+    assert "did not see 1 of 9" not in run("loads").stderr
+    assert [(row["warnings"], row["full_refresh"], row["error"]) for row in rows("loads")] == [
+        (["did not see 2 of 9"], False, None), (["did not see 1 of 9"], False, None),
+    ]  # fmt: skip
 
 
 def test_no_loads_are_an_empty_list(sources: Path):

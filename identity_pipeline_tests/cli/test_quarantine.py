@@ -77,6 +77,25 @@ def test_discarded_records_stay_so_when_they_are_seen_again(url: str):
     assert [(row["status"], row["seen"]) for row in rows("quarantine", "list", "--status", "all")] == [("discarded", 2)]
 
 
+def test_all_open_records_of_a_source_are_discarded_or_those_with_one_reason(url: str):
+    load(url, table(), {"id": None, "email": "a@example.org"}, {"id": None, "email": "b@example.org"}, {"id": "x" * 2000})
+    load(url, table("shop"), {"id": None, "email": "c@example.org"})
+    assert "discarded 2" in run("quarantine", "discard", "--all", "crm", "--reason", "missing_id").stderr
+    assert "discarded 1" in run("quarantine", "discard", "--all", "crm").stderr
+    assert (len(_open("crm")), len(_open("shop"))) == (0, 1)
+
+
+@pytest.mark.parametrize("wrong", [(), ("1", "--all", "crm"), ("1", "--reason", "missing_id")])
+def test_discard_wants_ids_or_a_source(url: str, wrong: tuple[str, ...]):
+    assert run("quarantine", "discard", *wrong).exit_code == 2
+
+
+def test_a_source_that_nobody_knows_has_no_list(url: str):
+    for command in (("list", "cmr"), ("discard", "--all", "cmr")):
+        done = run("quarantine", *command)
+        assert (done.exit_code, "did you mean 'crm'?" in done.stderr) == (1, True)
+
+
 def test_discard_settles_all_or_none(url: str):
     load(url, table(), {"id": None, "email": "a@example.org"})
     (number,) = _open()

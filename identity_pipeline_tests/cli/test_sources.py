@@ -13,6 +13,7 @@ from identity_pipeline import connectors
 from identity_pipeline.connectors.hubspot_contacts import HubSpotContacts
 from identity_pipeline.credentials import vault
 from identity_pipeline.demo.hubspot_api import HubSpotAPI
+from identity_pipeline.store import lease, ledger, listing
 from identity_pipeline_tests.cli.conftest import TOKEN
 from identity_pipeline_tests.cli.workplace import declare, load, rows, run, table
 
@@ -232,6 +233,52 @@ def test_validate_needs_no_database_no_secret_and_no_source(sources: Path, monke
     assert (bad["source_name"], bad["declared"], bad["file"]) == ("broken", "broken", "all.yaml")
     assert "no_such_type" in bad["message"]
     assert bad["line"] > 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "fault"),
+    [
+        ("url", "FILL_IN", "config.url: is still FILL_IN"),
+        ("delimiter", "ab", "single characters"),
+        ("encoding", "utf-99", "encoding 'utf-99' is unknown"),
+        ("cursor_timezone", "Europe/Berln", "is not an IANA time zone"),
+        ("cursor_format", "%Q", "cursor_format '%Q' cannot be read"),
+    ],
+)
+def test_validate_finds_a_setting_that_cannot_be(sources: Path, setting: str, value: str, fault: str):
+    config = {"url": "https://example.com/contacts.csv"} | {setting: value}
+    declare(sources, {"name": "people", "source_type": "csv_url", "config": config})
+    [row] = rows("sources", "validate")
+    assert fault in row["message"]
+
+
+def test_a_source_is_deleted_with_its_records_only_if_that_is_said(sources: Path, database_url: str):
+    declare(sources, table(), table("shop"))
+    for name in ("crm", "shop"):
+        load(database_url, table(name), {"id": "1"}, {"id": None})
+    assert run("sources", "delete", "crm").exit_code == 0
+    assert [row["source_name"] for row in rows("sources", "list")] == ["shop"]
+    assert set(listing.latest(database_url)) == {"crm", "shop"}
+    assert run("sources", "delete", "crm", "--with-records", given="n\n").exit_code == 1
+    assert set(listing.latest(database_url)) == {"crm", "shop"}
+    assert "deleted 1 records of crm" in run("sources", "delete", "crm", "--with-records", "--yes").stderr
+    with psycopg.connect(database_url) as connection:
+        for name in ("records", "quarantine", "loads", "sources", "leases"):
+            left = connection.execute(f"select source_name from identity.{name}".encode()).fetchall()
+            assert {source for (source,) in left} <= {"shop"}, name
+    assert run("sources", "delete", "crm", "--with-records").exit_code == 1
+    assert [row["source_name"] for row in rows("sources", "list")] == ["shop"]
+
+
+def test_a_source_that_is_being_loaded_is_not_forgotten(sources: Path, database_url: str):
+    declare(sources, table())
+    load(database_url, table(), {"id": "1"})
+    running = ledger.open_load(database_url, "crm", "postgres_identity", "run-2", wait=0)
+    with lease.hold(database_url, running):
+        done = run("sources", "delete", "crm", "--with-records", "--yes")
+    assert (done.exit_code, "is still at work" in done.stderr) == (3, True)
+    assert listing.latest(database_url)["crm"]["row_count"] == 1
+    assert "crm" in (sources / "all.yaml").read_text(), "nothing half done"
 
 
 def test_what_a_source_handed_out_is_listed_by_its_fingerprint_and_age(sources: Path, database_url: str):

@@ -190,7 +190,7 @@ def test_a_failure_closes_the_load_and_gives_the_lease_back(contacts: Contacts):
     contacts.open("second", wait=0)
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyError("s3cret"), "unexpected"), (KeyboardInterrupt(), "cancelled")])
+@pytest.mark.parametrize(("error", "code"), [(KeyError("s3cret"), "unexpected"), (KeyboardInterrupt(), "interrupted")])
 def test_also_one_that_nobody_foresaw_and_without_its_text(contacts: Contacts, error: BaseException, code: str):
     load = contacts.open("first")
     with pytest.raises(type(error)), ledger.closing(contacts.url, load):
