@@ -1,8 +1,9 @@
 """What commands print: listings on standard output, everything else on standard error.
 
-A listing is a table on a terminal, one line for each row elsewhere, and a list of objects with
-``--json``: the same columns each time, there also long texts that a line has no room for. Values come from sources, so control characters, text that
-changes direction and other invisible things are shown as escapes and never reach the terminal.
+A listing is a table on a terminal, one line for each row elsewhere, and a list of objects with ``--json``:
+the same columns each time, and in JSON the long texts that a line has no room for. Values come from
+sources, so control characters, text that changes direction and other invisible things are shown as
+escapes and never reach the terminal.
 """
 
 import json
