@@ -12,7 +12,14 @@ import asyncssh
 import pytest
 
 from identity_pipeline.connectors.sftp_csv import SftpCsv
-from identity_pipeline.core.errors import ConfigurationError, CredentialError, LimitExceeded, SourceRejected, SourceUnavailable
+from identity_pipeline.core.errors import (
+    ConfigurationError,
+    CredentialError,
+    LimitExceeded,
+    PermissionDenied,
+    SourceRejected,
+    SourceUnavailable,
+)
 from identity_pipeline_tests.connectors.reading import read, secret, window
 from identity_pipeline_tests.servers import sftp
 
@@ -146,6 +153,24 @@ def test_folders_are_gone_through_where_the_pattern_leads_and_links_are_not_foll
     assert ids(source(server, prefix="exports/", glob="*.csv")) == ["0"]
     assert ids(source(server, prefix="/exports/", glob="*/*.csv")) == ["1"]
     assert ids(source(server, prefix="exports/20", glob="**")) == ["1", "2"]
+
+
+def test_names_that_are_not_utf8_are_left_out_and_counted(server: sftp.Server) -> None:
+    server.put("a.csv", b"id\n1\n")
+    for name in (b"M\xfcller.txt", b"\xe9t\xe9.csv"):
+        (server.folder / os.fsdecode(name)).write_bytes(b"id\n2\n")
+    (server.folder / os.fsdecode(b"M\xe4rz")).mkdir()
+    made = source(server)
+    asked = window(made)
+    assert read(made, asked)[0]["id"].tolist() == ["1"]
+    assert [warning for warning in asked.context.warnings if warning.startswith("3 names in . are not UTF-8")]
+
+
+def test_a_refusal_in_another_encoding_is_one_all_the_same(server: sftp.Server) -> None:
+    server.put("a.csv", b"id\n1\n")
+    server.readable, server.says = False, "Zugriff wird überall verweigert".encode("cp1252")
+    with pytest.raises(PermissionDenied, match="give the user the right"):
+        ids(source(server))
 
 
 def test_a_file_that_grows_waits_for_the_next_load(server: sftp.Server) -> None:

@@ -63,7 +63,7 @@ class SftpAccess:
     passphrase: TokenProvider | None = field(default=None, repr=False)
 
     def connect(self) -> Any:
-        """A session (paramiko's SFTPClient) with the host that was meant.
+        """A session with the host that was meant.
 
         Raises:
             ConfigurationError: the host's key is unknown or another one, or a key of ours cannot be read.
@@ -79,13 +79,15 @@ class SftpAccess:
             transport.start_client(timeout=TIMEOUT)
             self._recognise(transport.get_remote_server_key())
             self._sign_in(paramiko, transport, own)
-            client = paramiko.SFTPClient.from_transport(transport)
+            from identity_pipeline.readers.files.sftp_session import Session  # noqa: PLC0415 - as all of paramiko
+
+            client = Session.from_transport(transport)
             client.get_channel().settimeout(TIMEOUT)
         except BaseException as error:
             transport.close()
             if isinstance(error, paramiko.IncompatiblePeer):
                 raise ConfigurationError(f"{self} offers only methods that are not safe any more: have the server updated") from None
-            if isinstance(error, paramiko.SSHException | EOFError | OSError):
+            if isinstance(error, paramiko.SSHException | EOFError | OSError | UnicodeError):
                 raise SourceUnavailable(f"{self} did not finish signing in ({type(error).__name__}): try again later") from None
             raise
         return client
@@ -185,12 +187,16 @@ class SftpStore:
     def page(self, token: str) -> Page:
         """The files of one folder; the token names the folders that are still to be listed."""
         folder, *others = token.split(_NEXT) if token else [posixpath.dirname(self.names.beginning) or "."]
-        found, inner, links = list[Entry](), list[str](), 0
+        found, inner, links, unreadable = list[Entry](), list[str](), 0, 0
         with self._answering(folder, SourceRejected("there is no such folder, or it is a file: check prefix")) as sftp:
-            for item in sftp.listdir_iter(folder, read_aheads=4):
-                name = posixpath.join(folder, item.filename).removeprefix("./")
-                if "/" in item.filename or item.filename in {"", ".", ".."}:
+            for written, item in sftp.items(folder):
+                if b"/" in written or written in {b"", b".", b".."}:
                     continue  # no server of good will gives such names
+                try:
+                    name = posixpath.join(folder, written.decode()).removeprefix("./")
+                except UnicodeDecodeError:
+                    unreadable += 1
+                    continue
                 if stat.S_ISLNK(item.st_mode or 0):
                     links += self.names.matches(name)
                 elif stat.S_ISDIR(item.st_mode or 0):
@@ -200,6 +206,8 @@ class SftpStore:
             found = list(self._settled(sftp, found))
         if links:
             self.context.warn(f"{links} symbolic links in {folder} are not followed: have the files themselves there")
+        if unreadable:
+            self.context.warn(f"{unreadable:,} names in {folder} are not UTF-8, and left out: have those that are meant renamed")
         return Page(found, _NEXT.join([*sorted(inner), *others]))
 
     def stat(self, name: str) -> Entry | None:

@@ -339,10 +339,11 @@ def test_a_column_file_is_known_by_its_bytes(write: Callable[[pa.Table, BinaryIO
 @pytest.mark.parametrize(
     "data",
     [
-        b"<TICKER>,<DATE>\n1,2\n", b"<title>,<name>\n1,2\n", b"<body>;<subject>\n1;2\n", b"[id],[name]\n1,2\n", b"{id},{name}\n1,2\n",
-        b"MZ,BM\n1,2\n", b"MZID_of_the_member,email\n1,2\n", b"II,ORCA\n1,2\n", b"#id,name\n1,2\n", b"ORCID,email\n1,2\n",
-        b"PAR1,email\n1,2\n", b"ARROW1,FEA1\n1,2\n", b"FEA1,email\n1,2\n", b"id, ftyp\n1,2\n", b"PGDMP,Rar!\n1,2\n", b"GIF89a,GIF87a\n1,2\n",
-        b"RIFF_id,WEBP\n1,2\n", b"RIFFname,WEBP\n1,2\n", b"%PDF,email\n1,2\n", b"x" * 250 + b",a_ustar\n1,2\n", b"x" * 256 + b",ustar\n1,2\n",
+        b"<TICKER>,<DATE>\n1,2\n", b"<title>,<name>\n1,2\n", b"<body>;<subject>\n1;2\n", b"[id],[name]\n1,2\n",
+        b"{id},{name}\n1,2\n",         b"MZ,BM\n1,2\n", b"MZID_of_the_member,email\n1,2\n", b"II,ORCA\n1,2\n", b"#id,name\n1,2\n",
+        b"ORCID,email\n1,2\n",         b"PAR1,email\n1,2\n", b"ARROW1,FEA1\n1,2\n", b"FEA1,email\n1,2\n", b"id, ftyp\n1,2\n",
+        b"PGDMP,Rar!\n1,2\n", b"GIF89a,GIF87a\n1,2\n",         b"RIFF_id,WEBP\n1,2\n", b"RIFFname,WEBP\n1,2\n", b"%PDF,email\n1,2\n",
+        b"x" * 250 + b",a_ustar\n1,2\n", b"x" * 256 + b",ustar\n1,2\n",
     ],
 )  # fmt: skip
 def test_an_unusual_header_is_no_document(data: bytes) -> None:
