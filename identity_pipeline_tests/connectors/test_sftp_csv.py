@@ -155,6 +155,16 @@ def test_folders_are_gone_through_where_the_pattern_leads_and_links_are_not_foll
     assert ids(source(server, prefix="exports/20", glob="**")) == ["1", "2"]
 
 
+def test_what_begins_with_a_dot_or_an_underscore_is_neither_read_nor_looked_into(server: sftp.Server) -> None:
+    for number, name in enumerate(["a.csv", ".a.csv.Xa3", "_committed_1", ".ssh/keys", "in/_spark/b.csv"]):
+        server.put(name, b"id\n%d\n" % number)
+    listed = list[str]()
+    server.on_list = listed.append
+    assert ids(source(server)) == ["0"]
+    assert listed == [".", "in"]
+    assert ids(source(server, glob="**/_spark/**")) == ["4"]
+
+
 def test_names_that_are_not_utf8_are_left_out_and_counted(server: sftp.Server) -> None:
     server.put("a.csv", b"id\n1\n")
     for name in (b"M\xfcller.txt", b"\xe9t\xe9.csv"):

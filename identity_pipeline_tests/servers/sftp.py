@@ -38,7 +38,8 @@ def _run(work: Awaitable[T]) -> T:
 class Server:
     """Serves ``folder`` to one ``user``, who signs in by ``password`` or the key ``own``.
 
-    ``readable`` False: nothing may be listed or read, and ``says`` is why. ``on_open`` is called when a file is opened.
+    ``readable`` False: nothing may be listed or read, and ``says`` is why. ``on_open`` is called when a file is opened,
+    ``on_list`` when a folder is listed.
     ``logins`` counts what was tried.
     """
 
@@ -48,6 +49,7 @@ class Server:
         self.second = False
         self.logins: list[str] = []
         self.on_open: Callable[[str], None] = lambda _: None
+        self.on_list: Callable[[str], None] = lambda _: None
         self.host_keys = host_keys or (key(),)
         self._at = 1_760_000_000
 
@@ -118,6 +120,7 @@ class _Files(asyncssh.SFTPServer):
 
     def scandir(self, path: bytes) -> Any:
         self._demand_right()
+        self.server.on_list(path.decode())
         return super().scandir(path)
 
     def open(self, path: bytes, pflags: int, attrs: Any) -> Any:

@@ -255,7 +255,7 @@ class SftpStore:
         """True for a folder in which there may be files that are meant."""
         beginning, pattern = self.names.beginning, self.names.pattern
         deep = "**" in pattern or folder.count("/") < (self.names.prefix + pattern).count("/")
-        return deep and (f"{folder}/".startswith(beginning) or beginning.startswith(f"{folder}/"))
+        return deep and not self.names.hides(folder) and (f"{folder}/".startswith(beginning) or beginning.startswith(f"{folder}/"))
 
     def _settled(self, sftp: Any, found: list[Entry]) -> Iterator[Entry]:
         """The files without those that grow."""
