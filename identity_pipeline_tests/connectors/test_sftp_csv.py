@@ -48,12 +48,16 @@ def private(key: asyncssh.SSHKey, passphrase: str | None = None, form: str = "op
 # the host's key
 
 
-@pytest.mark.parametrize("pin", ["line", "known_hosts", "fingerprint", "several"])
+@pytest.mark.parametrize("pin", ["line", "known_hosts", "addresses", "hashed", "prefixed", "remark", "lines", "fingerprint", "several"])
 def test_a_host_whose_key_is_pinned_is_read(server: sftp.Server, pin: str) -> None:
     server.put("a.csv", b"id\n1\n")
     fingerprint = server.host_keys[0].get_fingerprint()
     other = sftp.key(name="other").export_public_key().decode().strip()
     known = {"line": server.host_key, "known_hosts": f"[127.0.0.1]:{server.port} {server.host_key}", "fingerprint": fingerprint,
+             "addresses": f"files.example.com,203.0.113.5,[203.0.113.5]:2222 {server.host_key}",
+             "hashed": f"|1|aGFzaA==|aG9zdA== {server.host_key}",
+             "prefixed": f"ssh-gw.example.com {server.host_key}", "remark": f"{server.host_key} Ann, 2nd floor",
+             "lines": f"# files.example.com:22 SSH-2.0\nfiles.example.com {other}\n\n  files.example.com,203.0.113.5 {server.host_key}\n",
              "several": f"{other},{server.host_key}"}  # fmt: skip
     assert ids(source(server, public_host_key=known[pin])) == ["1"]
 
@@ -80,6 +84,10 @@ def test_of_a_host_with_several_keys_the_pinned_one_is_asked_for(server: sftp.Se
 def test_what_is_no_key_of_a_host_is_refused(server: sftp.Server) -> None:
     with pytest.raises(ConfigurationError, match="as in known_hosts"):
         ids(source(server, public_host_key="AAAA"))
+    for marker in ("@cert-authority", "@revoked"):
+        with pytest.raises(ConfigurationError, match="no key to pin"):
+            ids(source(server, public_host_key=f"{marker} * {server.host_key}"))
+    assert server.logins == []
 
 
 # who asks

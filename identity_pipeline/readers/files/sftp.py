@@ -46,6 +46,8 @@ YOUNG, LOOK_AGAIN = 10.0, 2.0
 _CHUNK = 2**18
 _REQUESTS = 64
 """Reads that are under way at once: one at a time is six times slower."""
+_PINNED = re.compile(r"(?:^|(?<=[\s,]))(?:ssh|ecdsa)-[\w@.-]+\s+AAAA[A-Za-z0-9+/]*=*|SHA256:[A-Za-z0-9+/]{43}")
+"""A key, or the fingerprint of one. What stands around it is for people: hosts, hashed or not, and remarks."""
 _NEXT = "\0"
 """Between the folders that are still to be listed, in the token of a page: no name holds it."""
 
@@ -117,18 +119,21 @@ class SftpAccess:
         return transport
 
     def _pinned(self) -> list[str]:
-        """The keys that are pinned: ``kind base64``, or ``SHA256:…``. A line of known_hosts may stand as it is."""
-        found = []
-        for line in re.split(r"[\n,]", self.host_key):
-            known = re.search(r"(?:^|\s)((?:ssh|ecdsa)-[\w@.-]+\s+[A-Za-z0-9+/]+=*)", line) or re.search(
-                r"(SHA256:[A-Za-z0-9+/]{43})", line
-            )
-            if known:
-                found.append(" ".join(known[1].split()))
-            elif line.strip():
+        """The keys that are pinned: ``kind base64``, or ``SHA256:…``. Lines of known_hosts may stand as they are."""
+        found = list[str]()
+        for line in map(str.strip, self.host_key.splitlines()):
+            if line.startswith("#"):
+                continue
+            if line.startswith("@"):
+                raise ConfigurationError(
+                    "public_host_key: a line with @cert-authority or @revoked holds no key to pin: give the host's own"
+                )
+            known = _PINNED.findall(line)
+            if line and not known:
                 raise ConfigurationError(
                     "public_host_key: write the key as in known_hosts (ssh-ed25519 AAAA…) or its fingerprint (SHA256:…)"
                 )
+            found += [" ".join(each.split()) for each in known]
         return found
 
     def _recognise(self, key: Any) -> None:
