@@ -1,6 +1,6 @@
 """Loads of files: which are read, what a file is, and what dies when."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -168,6 +168,62 @@ def test_a_file_that_is_the_whole_truth_deletes_whom_it_leaves_out_and_older_one
     assert place.load()["deleted"] == 1
     assert place.people == {"1": "Ann", "2": "corrected"}
     assert place.load(full_refresh=True)["deleted"] == 0
+
+
+@pytest.fixture
+def truth(place: Place) -> Place:
+    """A place where b.csv has replaced a.csv as the whole truth."""
+    place.contents, place.spec = "everything", replace(SPEC, snapshot=True)
+    place.put("a.csv", ("1", "right", "1"), ("2", "right", "1"), ("3", "right", "1"), day=1)
+    place.load()
+    place.put("b.csv", ("1", "wrong", "2"), ("2", "wrong", "2"), day=2)
+    place.load()
+    assert place.people == {"1": "wrong", "2": "wrong"}
+    return place
+
+
+def _removed(place: Place) -> None:
+    del place.shelf.held["b.csv"]
+
+
+def _written_again(place: Place) -> None:
+    place.shelf.modified["a.csv"] = datetime(2026, 4, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("back", [_removed, _written_again])
+def test_a_former_file_that_is_the_newest_again_is_the_whole_truth_again(truth: Place, back: Callable[[Place], None]) -> None:
+    back(truth)
+    assert truth.load()["updated"] == 3
+    assert truth.people == {"1": "right", "2": "right", "3": "right"}
+    assert truth.load()["records_read"] == 0
+
+
+def test_a_file_named_by_a_person_is_not_the_whole_truth(truth: Place) -> None:
+    assert truth.load(objects=("a.csv",))["deleted"] == 0
+    truth.load()
+    assert truth.people == {"1": "wrong", "2": "wrong"}, "the newest file has the last word"
+    truth.put("c.csv", ("1", "newest", "3"), ("2", "newest", "3"), ("4", "newest", "3"), day=3)
+    truth.load(objects=("c.csv",))
+    truth.put("d.csv", ("1", "newest", "3"), ("2", "newest", "3"), day=4)
+    truth.load(objects=("d.csv",))
+    truth.load()
+    assert truth.people == {"1": "newest", "2": "newest"}
+
+
+def test_who_stands_below_what_a_person_asked_for_is_not_gone(truth: Place) -> None:
+    truth.put("c.csv", ("1", "as before", "1"), ("2", "newest", "9"), day=3)
+    row = truth.load(cursor_after="2026-04-02T00:00:00Z")
+    assert (row["filtered"], row["deleted"]) == (1, 0)
+    assert truth.people == {"1": "wrong", "2": "newest"}
+
+
+def test_a_file_that_becomes_the_whole_truth_is_read_again(place: Place) -> None:
+    place.put("a.csv", ("1", "Ann", "1"), ("2", "Bob", "1"), day=1)
+    place.put("b.csv", ("1", "Ann", "1"), day=2)
+    place.load()
+    place.contents, place.spec = "everything", replace(SPEC, snapshot=True)
+    assert place.load()["deleted"] == 1
+    assert place.people == {"1": "Ann"}
 
 
 @pytest.mark.parametrize("contents", ["changes", "everything"])
