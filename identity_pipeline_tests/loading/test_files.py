@@ -38,9 +38,9 @@ class Place:
     version: int = 0
 
     def put(self, name: str, *rows: tuple[str, str, str], day: int = 1) -> None:
-        """Write a file of (id, name, day of the month)."""
+        """Write a file of (id, name, day of the month, empty for none)."""
         self.version += 1
-        body = "".join(f"{i},{n},2026-04-{int(at):02}\n" for i, n, at in rows)
+        body = "".join(f"{i},{n},{at and f'2026-04-{int(at):02}'}\n" for i, n, at in rows)
         self.shelf.held[name] = str(self.version), f"id,name,at\n{body}".encode()
         self.shelf.modified[name] = datetime(2026, 4, day, tzinfo=UTC)
 
@@ -87,7 +87,7 @@ def test_only_a_version_that_no_load_has_read_is_read(place: Place) -> None:
     for name in "abc":
         place.put(f"{name}.csv", (name, "Ann", "1"))
     place.load()
-    place.put("b.csv", ("b", "Bob", "2"))
+    place.put("b.csv", ("b", "Bob", "2"), day=2)
     place.shelf.opened.clear()
     row = place.load()
     assert [name for name, _ in place.shelf.opened] == ["b.csv"]
@@ -146,6 +146,22 @@ def test_without_a_cursor_an_older_file_that_comes_late_wins_over_none_that_was_
     assert place.people == {"1": "first", "2": "newest", "3": "late"}, "c.csv has the last word, although it changed nothing of 1"
     assert [name for name, _ in place.shelf.opened] == ["a.csv", "c.csv"]
     assert row["inserted"] == 1
+
+
+@pytest.mark.parametrize("at", ["5", ""])
+def test_a_late_older_file_wins_no_tie_of_the_cursor(place: Place, at: str) -> None:
+    place.put("z.csv", ("9", "Zoe", "5"), day=1)
+    place.put("b.csv", ("1", "new", at), ("2", "new", at), day=9)
+    place.load()
+    place.put("a.csv", ("1", "OLD", at), ("2", "corrected", "6"), day=2)
+    place.shelf.opened.clear()
+    row = place.load()
+    assert place.people == {"1": "new", "2": "corrected", "9": "Zoe"}, "a later value of the cursor is newer, whatever the file"
+    assert [name for name, _ in place.shelf.opened] == ["a.csv", "b.csv"]
+    assert row["filtered"] == 0
+    place.shelf.opened.clear()
+    place.load()
+    assert place.shelf.opened == []
 
 
 @pytest.mark.parametrize("full_refresh", [False, True])

@@ -66,16 +66,14 @@ class Listing:
         return sorted(found, key=age)
 
     def _after(self, found: list[Entry], read: list[Entry]) -> list[Entry]:
-        """What was read, and has to be once more, after older files that came late.
+        """What was read, and has to be once more, after older files that came late: rows of files modified later have to win.
 
-        Without a cursor only the order tells which row is the newer: those of files modified later have to win.
+        A cursor does not spare it: where it is empty, or counts whole days, the order alone tells which of two rows is the newer.
         """
         oldest = min(map(age, found), default=None)
-        if oldest is None or self.window.cursor is not None:
-            return []
-        again = [entry for entry in read if entry.modified and age(entry) > oldest]
+        again = [entry for entry in read if entry.modified and age(entry) > oldest] if oldest else []
         if again:
-            self.window.context.log(f"{len(again):,} files are read once more: an older one came late, and there is no cursor")
+            self.window.context.log(f"{len(again):,} files are read once more: an older one came late, and theirs are the newer rows")
         return again
 
     def known(self, entry: Entry) -> FileVersion:
