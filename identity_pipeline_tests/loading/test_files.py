@@ -164,6 +164,18 @@ def test_a_late_older_file_wins_no_tie_of_the_cursor(place: Place, at: str) -> N
     assert place.shelf.opened == []
 
 
+def test_an_id_is_the_same_in_every_file_and_two_forms_of_it_in_one_show_in_the_balance(place: Place) -> None:
+    place.put("a.csv", ("1.0", "Ann", "1"), ("2.0", "Bob", "1"), day=1)
+    assert place.load()["inserted"] == 2
+    place.put("b.csv", ("1.0", "Ann", "1"), ("2.0", "Bob", "1"), ("TOTAL", "2", "1"), day=2)
+    assert place.load()["inserted"] == 1
+    place.put("c.csv", ("1.0", "one", "2"), ("1", "other", "2"), day=3)
+    row = place.load()
+    assert (row["records_read"], row["updated"], row["duplicates"]) == (2, 1, 1)
+    assert any("as 7 and as 7.0" in warning for warning in row["warnings"])
+    assert place.people == {"1": "other", "2": "Bob", "TOTAL": "2"}
+
+
 @pytest.mark.parametrize("full_refresh", [False, True])
 def test_a_file_of_changes_deletes_nobody_by_leaving_him_out(place: Place, full_refresh: bool) -> None:
     place.put("a.csv", ("1", "Ann", "1"), ("2", "Bob", "1"))

@@ -527,12 +527,18 @@ def test_ids_in_scientific_notation_are_warned_of() -> None:
     assert context.warnings == []
 
 
-def test_ids_that_are_floats_throughout_are_whole_numbers() -> None:
+def test_ids_that_are_whole_numbers_written_as_floats_are_those_numbers_whatever_stands_beside_them() -> None:
     context = ReadContext()
     assert [r["id"] for r in read(b"id,n\n7.0,1.0\n80.0,2.0\n,3.0\n", context=context)] == ["7", "80", None]
-    assert "as floats" in context.warnings[0]
-    assert [r["id"] for r in read(b"id,n\n1.0,x\n1.1,x\n2.0,x\n")] == ["1.0", "1.1", "2.0"]
+    assert (len(context.warnings), "as floats" in context.warnings[0]) == (1, True)
+    odd = b"id,n\n7.0,x\n1.1,x\nTOTAL,x\n8.0,x\nv1.0,x\n1.0.0,x\n"
+    assert [r["id"] for r in read(odd)] == ["7", "1.1", "TOTAL", "8", "v1.0", "1.0.0"]
     assert [r["n"] for r in read(b"id,n\n1,1.0\n")] == ["1.0"]
+    both = ReadContext()
+    assert [r["id"] for r in read(b"id,n\n7.0,x\n7,y\n", context=both)] == ["7", "7"]
+    assert "as 7 and as 7.0" in both.warnings[1]
+    large = b"id,n\n" + b"".join(b"%d.0,%s\n" % (n, b"x" * 90) for n in range(50_000)) + b"TOTAL,x\n"
+    assert {r["id"] for r in read(large)} == {*map(str, range(50_000)), "TOTAL"}
 
 
 CELLS = st.text(st.sampled_from("ab ,;\"'\n\r\t\\é\x00\ufeff"), max_size=6)
