@@ -136,14 +136,15 @@ def test_a_server_that_wants_a_password_only_says_so(tmp_path: Path, server: sft
 # files
 
 
-def test_only_what_changed_is_read_again_also_a_late_file_with_an_old_date(server: sftp.Server) -> None:
+def test_only_what_changed_is_read_again_and_what_is_newer_than_a_late_file_with_an_old_date(server: sftp.Server) -> None:
     server.put("b.csv", b"id\n1\n")
+    server.put("c.csv", b"id\n0\n", at=900_000_000)
     made = source(server)
     first = window(made)
-    assert read(made, first)[0]["id"].tolist() == ["1"]
+    assert read(made, first)[0]["id"].tolist() == ["0", "1"]
     server.put("a.csv", b"id\n2\n", at=1_000_000_000)
     second = window(made, "id", cursor_type="text", files=first.context.files)
-    assert read(made, second)[0]["id"].tolist() == ["2"]
+    assert read(made, second)[0]["id"].tolist() == ["2", "1"]
     assert second.context.files_unchanged == 1
 
 
