@@ -414,7 +414,8 @@ class StorageConnector(FileConnector):
         "What the names of the files begin with, such as exports/crm/.", default=""
     )
     glob: str = setting(
-        "Pattern of the names behind the prefix: * within a folder, ** through all of them.",
+        "Pattern of the names behind the prefix: * within a folder, ** through all of them. What "
+        "begins with _ or . is read only where the pattern has that character: _*.csv.",
         default="**",
         min_length=1,
     )

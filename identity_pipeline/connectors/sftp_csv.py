@@ -31,8 +31,8 @@ class SftpCsv(StorageConnector):
     private_key: Secret | None = setting("Private key of the user, in PEM.", default=None)
     passphrase: Secret | None = setting("Passphrase of an encrypted key.", default=None)
     public_host_key: str = setting(
-        "Key of the server as in known_hosts, or its fingerprint (SHA256:…); several by commas. "
-        "Empty: the connection test says which one the server shows.",
+        "Key of the server as in known_hosts, or its fingerprint (SHA256:…); several by commas or "
+        "in lines. Empty: the connection test says which one the server shows.",
         default="",
     )
 

@@ -61,7 +61,8 @@ class BucketAPI(VendorAPI):
             f"<LastModified>{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%dT%H:%M:%S.000Z}</LastModified></Contents>"
             for path in page
         )
-        told = f"<Name>{self.name}</Name><IsTruncated>{'true' if more else 'false'}</IsTruncated>{more}{listed}"
+        told = f"<Name>{self.name}</Name><EncodingType>url</EncodingType>"
+        told += f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{more}{listed}"
         return f'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult>{told}</ListBucketResult>'.encode()
 
 

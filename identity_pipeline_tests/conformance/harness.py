@@ -154,6 +154,8 @@ class Harness:
     """Key of a page's body under which it names the next one, for ``counted``."""
     by_events: ClassVar[bool] = False
     """True if changes come as events: each holds a version of a record inside it, and all of them are told."""
+    same_ids: ClassVar[Mapping[str, str]] = {}
+    """An id → the one that it is read as, where two spellings are one id on purpose."""
     second_batch_at: ClassVar[int] = 5_001
     """So many contacts do not fit into one frame."""
     old_configs: ClassVar[Sequence[Mapping[str, Any]]] = ()

@@ -111,7 +111,7 @@ def test_a_list_of_several_pages_is_read_to_its_end_and_only_what_changed_is_rea
     source = place.source()
     first = window(source)
     assert sorted(read(source, first)[0]["id"]) == ["1", "2", "3", "4", "5"]
-    place.put("3.csv", "6", "7")
+    place.put("5.csv", "6", "7")
     second = window(source, "id", cursor_type="text", files=first.context.files)
     assert read(source, second)[0]["id"].tolist() == ["6", "7"]
     assert (second.context.files_unchanged, second.context.requests) == (4, 4), "three pages, one blob"
@@ -136,7 +136,7 @@ def test_a_list_that_does_not_say_whether_it_goes_on_is_not_believed(place: Plac
 
 
 @pytest.mark.parametrize(
-    "name", ["a b.csv", "a+b.csv", "ä/ö.csv", "50%.csv", "a%2Fb.csv", "q?x=1&y.csv", "#.csv", "..a/..b.csv", "'\"<>.csv", " a.csv"]
+    "name", ["a b.csv", "a+b.csv", "ä/ö.csv", "50%.csv", "a%2Fb.csv", "q?x=1&y.csv", "#.csv", "a../b..csv", "'\"<>.csv", " a.csv"]
 )
 def test_a_name_may_be_written_in_any_way(place: Place, name: str) -> None:
     place.put(name, "1")

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 from collections.abc import Callable
+from urllib.parse import quote_plus
 from uuid import uuid4
 
 import pytest
@@ -68,22 +69,37 @@ def test_a_list_of_several_pages_is_read_to_its_end_and_only_what_changed_is_rea
     bucket.put(a="1", b="2", c="3", d="4", e="5")
     assert sorted(bucket.ids()) == ["1", "2", "3", "4", "5"]
     seen = bucket.after()
-    bucket.put(c="67")
+    bucket.put(e="67")
     source = bucket.source()
     asked = window(source, "id", cursor_type="text", files=seen)
     assert read(source, asked)[0]["id"].tolist() == ["6", "7"]
-    assert (asked.context.files_unchanged, list(asked.context.files)) == (4, [f"{bucket.prefix}c.csv"])
+    assert (asked.context.files_unchanged, list(asked.context.files)) == (4, [f"{bucket.prefix}e.csv"])
     assert asked.context.requests == 3 + 1, "three pages, one object"
 
 
 @pytest.mark.parametrize(
-    "name", ["a b.csv", "a+b.csv", "ä/ö.csv", "50%.csv", "a%2Fb.csv", "q?x=1&y.csv", "#.csv", "..a/..b.csv", "'\"<>.csv"]
+    "name", ["a b.csv", "a+b.csv", "ä/ö.csv", "50%.csv", "a%2Fb.csv", "q?x=1&y.csv", "#.csv", "a../b..csv", "'\"<>.csv"]
 )
 def test_a_key_may_be_written_in_any_way(bucket: Bucket, name: str) -> None:
     bucket.write(name, "1")
     assert bucket.ids() == ["1"]
     assert list(bucket.after()) == [bucket.prefix + name]
     assert bucket.ids(objects=(bucket.prefix + name,)) == ["1"]
+
+
+@pytest.mark.parametrize("name", ["a+b 100%25.csv", " a .csv"])
+@pytest.mark.parametrize("encoded", [True, False])
+def test_a_key_is_decoded_only_where_the_store_says_that_it_encodes(bucket: Bucket, name: str, encoded: bool) -> None:
+    key = bucket.prefix + name
+    listed = (
+        f"<ListBucketResult>{'<EncodingType>url</EncodingType>' if encoded else ''}<IsTruncated>false</IsTruncated><Contents>"
+        f'<Key>{quote_plus(key, safe="/") if encoded else key}</Key><ETag>"e"</ETag><Size>5</Size>'
+        "<LastModified>2026-04-01T00:00:00.000Z</LastModified></Contents></ListBucketResult>"
+    )
+    with FaultProxy(bucket.server.url) as proxy:
+        proxy.plan([lambda exchange: exchange.send(200, {"Content-Type": "application/xml"}, listed.encode())])
+        source = bucket.source(endpoint_url=proxy.url)
+        assert [entry.name for entry in source.unread(window(source))] == [key]
 
 
 def test_folders_and_empty_objects_are_no_files_and_what_is_packed_is_unpacked(bucket: Bucket) -> None:

@@ -12,7 +12,14 @@ import asyncssh
 import pytest
 
 from identity_pipeline.connectors.sftp_csv import SftpCsv
-from identity_pipeline.core.errors import ConfigurationError, CredentialError, LimitExceeded, SourceRejected, SourceUnavailable
+from identity_pipeline.core.errors import (
+    ConfigurationError,
+    CredentialError,
+    LimitExceeded,
+    PermissionDenied,
+    SourceRejected,
+    SourceUnavailable,
+)
 from identity_pipeline_tests.connectors.reading import read, secret, window
 from identity_pipeline_tests.servers import sftp
 
@@ -41,12 +48,16 @@ def private(key: asyncssh.SSHKey, passphrase: str | None = None, form: str = "op
 # the host's key
 
 
-@pytest.mark.parametrize("pin", ["line", "known_hosts", "fingerprint", "several"])
+@pytest.mark.parametrize("pin", ["line", "known_hosts", "addresses", "hashed", "prefixed", "remark", "lines", "fingerprint", "several"])
 def test_a_host_whose_key_is_pinned_is_read(server: sftp.Server, pin: str) -> None:
     server.put("a.csv", b"id\n1\n")
     fingerprint = server.host_keys[0].get_fingerprint()
     other = sftp.key(name="other").export_public_key().decode().strip()
     known = {"line": server.host_key, "known_hosts": f"[127.0.0.1]:{server.port} {server.host_key}", "fingerprint": fingerprint,
+             "addresses": f"files.example.com,203.0.113.5,[203.0.113.5]:2222 {server.host_key}",
+             "hashed": f"|1|aGFzaA==|aG9zdA== {server.host_key}",
+             "prefixed": f"ssh-gw.example.com {server.host_key}", "remark": f"{server.host_key} Ann, 2nd floor",
+             "lines": f"# files.example.com:22 SSH-2.0\nfiles.example.com {other}\n\n  files.example.com,203.0.113.5 {server.host_key}\n",
              "several": f"{other},{server.host_key}"}  # fmt: skip
     assert ids(source(server, public_host_key=known[pin])) == ["1"]
 
@@ -73,6 +84,10 @@ def test_of_a_host_with_several_keys_the_pinned_one_is_asked_for(server: sftp.Se
 def test_what_is_no_key_of_a_host_is_refused(server: sftp.Server) -> None:
     with pytest.raises(ConfigurationError, match="as in known_hosts"):
         ids(source(server, public_host_key="AAAA"))
+    for marker in ("@cert-authority", "@revoked"):
+        with pytest.raises(ConfigurationError, match="no key to pin"):
+            ids(source(server, public_host_key=f"{marker} * {server.host_key}"))
+    assert server.logins == []
 
 
 # who asks
@@ -121,14 +136,15 @@ def test_a_server_that_wants_a_password_only_says_so(tmp_path: Path, server: sft
 # files
 
 
-def test_only_what_changed_is_read_again_also_a_late_file_with_an_old_date(server: sftp.Server) -> None:
+def test_only_what_changed_is_read_again_and_what_is_newer_than_a_late_file_with_an_old_date(server: sftp.Server) -> None:
     server.put("b.csv", b"id\n1\n")
+    server.put("c.csv", b"id\n0\n", at=900_000_000)
     made = source(server)
     first = window(made)
-    assert read(made, first)[0]["id"].tolist() == ["1"]
+    assert read(made, first)[0]["id"].tolist() == ["0", "1"]
     server.put("a.csv", b"id\n2\n", at=1_000_000_000)
     second = window(made, "id", cursor_type="text", files=first.context.files)
-    assert read(made, second)[0]["id"].tolist() == ["2"]
+    assert read(made, second)[0]["id"].tolist() == ["2", "1"]
     assert second.context.files_unchanged == 1
 
 
@@ -146,6 +162,34 @@ def test_folders_are_gone_through_where_the_pattern_leads_and_links_are_not_foll
     assert ids(source(server, prefix="exports/", glob="*.csv")) == ["0"]
     assert ids(source(server, prefix="/exports/", glob="*/*.csv")) == ["1"]
     assert ids(source(server, prefix="exports/20", glob="**")) == ["1", "2"]
+
+
+def test_what_begins_with_a_dot_or_an_underscore_is_neither_read_nor_looked_into(server: sftp.Server) -> None:
+    for number, name in enumerate(["a.csv", ".a.csv.Xa3", "_committed_1", ".ssh/keys", "in/_spark/b.csv"]):
+        server.put(name, b"id\n%d\n" % number)
+    listed = list[str]()
+    server.on_list = listed.append
+    assert ids(source(server)) == ["0"]
+    assert listed == [".", "in"]
+    assert ids(source(server, glob="**/_spark/**")) == ["4"]
+
+
+def test_names_that_are_not_utf8_are_left_out_and_counted(server: sftp.Server) -> None:
+    server.put("a.csv", b"id\n1\n")
+    for name in (b"M\xfcller.txt", b"\xe9t\xe9.csv"):
+        (server.folder / os.fsdecode(name)).write_bytes(b"id\n2\n")
+    (server.folder / os.fsdecode(b"M\xe4rz")).mkdir()
+    made = source(server)
+    asked = window(made)
+    assert read(made, asked)[0]["id"].tolist() == ["1"]
+    assert [warning for warning in asked.context.warnings if warning.startswith("3 names in . are not UTF-8")]
+
+
+def test_a_refusal_in_another_encoding_is_one_all_the_same(server: sftp.Server) -> None:
+    server.put("a.csv", b"id\n1\n")
+    server.readable, server.says = False, "Zugriff wird überall verweigert".encode("cp1252")
+    with pytest.raises(PermissionDenied, match="give the user the right"):
+        ids(source(server))
 
 
 def test_a_file_that_grows_waits_for_the_next_load(server: sftp.Server) -> None:

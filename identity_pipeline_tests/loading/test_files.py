@@ -1,6 +1,6 @@
 """Loads of files: which are read, what a file is, and what dies when."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,9 +38,9 @@ class Place:
     version: int = 0
 
     def put(self, name: str, *rows: tuple[str, str, str], day: int = 1) -> None:
-        """Write a file of (id, name, day of the month)."""
+        """Write a file of (id, name, day of the month, empty for none)."""
         self.version += 1
-        body = "".join(f"{i},{n},2026-04-{int(at):02}\n" for i, n, at in rows)
+        body = "".join(f"{i},{n},{at and f'2026-04-{int(at):02}'}\n" for i, n, at in rows)
         self.shelf.held[name] = str(self.version), f"id,name,at\n{body}".encode()
         self.shelf.modified[name] = datetime(2026, 4, day, tzinfo=UTC)
 
@@ -87,7 +87,7 @@ def test_only_a_version_that_no_load_has_read_is_read(place: Place) -> None:
     for name in "abc":
         place.put(f"{name}.csv", (name, "Ann", "1"))
     place.load()
-    place.put("b.csv", ("b", "Bob", "2"))
+    place.put("b.csv", ("b", "Bob", "2"), day=2)
     place.shelf.opened.clear()
     row = place.load()
     assert [name for name, _ in place.shelf.opened] == ["b.csv"]
@@ -148,6 +148,34 @@ def test_without_a_cursor_an_older_file_that_comes_late_wins_over_none_that_was_
     assert row["inserted"] == 1
 
 
+@pytest.mark.parametrize("at", ["5", ""])
+def test_a_late_older_file_wins_no_tie_of_the_cursor(place: Place, at: str) -> None:
+    place.put("z.csv", ("9", "Zoe", "5"), day=1)
+    place.put("b.csv", ("1", "new", at), ("2", "new", at), day=9)
+    place.load()
+    place.put("a.csv", ("1", "OLD", at), ("2", "corrected", "6"), day=2)
+    place.shelf.opened.clear()
+    row = place.load()
+    assert place.people == {"1": "new", "2": "corrected", "9": "Zoe"}, "a later value of the cursor is newer, whatever the file"
+    assert [name for name, _ in place.shelf.opened] == ["a.csv", "b.csv"]
+    assert row["filtered"] == 0
+    place.shelf.opened.clear()
+    place.load()
+    assert place.shelf.opened == []
+
+
+def test_an_id_is_the_same_in_every_file_and_two_forms_of_it_in_one_show_in_the_balance(place: Place) -> None:
+    place.put("a.csv", ("1.0", "Ann", "1"), ("2.0", "Bob", "1"), day=1)
+    assert place.load()["inserted"] == 2
+    place.put("b.csv", ("1.0", "Ann", "1"), ("2.0", "Bob", "1"), ("TOTAL", "2", "1"), day=2)
+    assert place.load()["inserted"] == 1
+    place.put("c.csv", ("1.0", "one", "2"), ("1", "other", "2"), day=3)
+    row = place.load()
+    assert (row["records_read"], row["updated"], row["duplicates"]) == (2, 1, 1)
+    assert any("as 7 and as 7.0" in warning for warning in row["warnings"])
+    assert place.people == {"1": "other", "2": "Bob", "TOTAL": "2"}
+
+
 @pytest.mark.parametrize("full_refresh", [False, True])
 def test_a_file_of_changes_deletes_nobody_by_leaving_him_out(place: Place, full_refresh: bool) -> None:
     place.put("a.csv", ("1", "Ann", "1"), ("2", "Bob", "1"))
@@ -168,6 +196,62 @@ def test_a_file_that_is_the_whole_truth_deletes_whom_it_leaves_out_and_older_one
     assert place.load()["deleted"] == 1
     assert place.people == {"1": "Ann", "2": "corrected"}
     assert place.load(full_refresh=True)["deleted"] == 0
+
+
+@pytest.fixture
+def truth(place: Place) -> Place:
+    """A place where b.csv has replaced a.csv as the whole truth."""
+    place.contents, place.spec = "everything", replace(SPEC, snapshot=True)
+    place.put("a.csv", ("1", "right", "1"), ("2", "right", "1"), ("3", "right", "1"), day=1)
+    place.load()
+    place.put("b.csv", ("1", "wrong", "2"), ("2", "wrong", "2"), day=2)
+    place.load()
+    assert place.people == {"1": "wrong", "2": "wrong"}
+    return place
+
+
+def _removed(place: Place) -> None:
+    del place.shelf.held["b.csv"]
+
+
+def _written_again(place: Place) -> None:
+    place.shelf.modified["a.csv"] = datetime(2026, 4, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("back", [_removed, _written_again])
+def test_a_former_file_that_is_the_newest_again_is_the_whole_truth_again(truth: Place, back: Callable[[Place], None]) -> None:
+    back(truth)
+    assert truth.load()["updated"] == 3
+    assert truth.people == {"1": "right", "2": "right", "3": "right"}
+    assert truth.load()["records_read"] == 0
+
+
+def test_a_file_named_by_a_person_is_not_the_whole_truth(truth: Place) -> None:
+    assert truth.load(objects=("a.csv",))["deleted"] == 0
+    truth.load()
+    assert truth.people == {"1": "wrong", "2": "wrong"}, "the newest file has the last word"
+    truth.put("c.csv", ("1", "newest", "3"), ("2", "newest", "3"), ("4", "newest", "3"), day=3)
+    truth.load(objects=("c.csv",))
+    truth.put("d.csv", ("1", "newest", "3"), ("2", "newest", "3"), day=4)
+    truth.load(objects=("d.csv",))
+    truth.load()
+    assert truth.people == {"1": "newest", "2": "newest"}
+
+
+def test_who_stands_below_what_a_person_asked_for_is_not_gone(truth: Place) -> None:
+    truth.put("c.csv", ("1", "as before", "1"), ("2", "newest", "9"), day=3)
+    row = truth.load(cursor_after="2026-04-02T00:00:00Z")
+    assert (row["filtered"], row["deleted"]) == (1, 0)
+    assert truth.people == {"1": "wrong", "2": "newest"}
+
+
+def test_a_file_that_becomes_the_whole_truth_is_read_again(place: Place) -> None:
+    place.put("a.csv", ("1", "Ann", "1"), ("2", "Bob", "1"), day=1)
+    place.put("b.csv", ("1", "Ann", "1"), day=2)
+    place.load()
+    place.contents, place.spec = "everything", replace(SPEC, snapshot=True)
+    assert place.load()["deleted"] == 1
+    assert place.people == {"1": "Ann"}
 
 
 @pytest.mark.parametrize("contents", ["changes", "everything"])

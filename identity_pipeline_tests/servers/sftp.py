@@ -38,16 +38,18 @@ def _run(work: Awaitable[T]) -> T:
 class Server:
     """Serves ``folder`` to one ``user``, who signs in by ``password`` or the key ``own``.
 
-    ``readable`` False: nothing may be listed or read. ``on_open`` is called when a file is opened.
+    ``readable`` False: nothing may be listed or read, and ``says`` is why. ``on_open`` is called when a file is opened,
+    ``on_list`` when a folder is listed.
     ``logins`` counts what was tried.
     """
 
     def __init__(self, folder: Path, *, password: str = "", own: asyncssh.SSHKey | None = None, host_keys: tuple[Any, ...] = ()) -> None:
         self.folder, self.user, self.password, self.own = folder, "reader", password, own
-        self.readable = True
+        self.readable, self.says = True, b"Permission denied"
         self.second = False
         self.logins: list[str] = []
         self.on_open: Callable[[str], None] = lambda _: None
+        self.on_list: Callable[[str], None] = lambda _: None
         self.host_keys = host_keys or (key(),)
         self._at = 1_760_000_000
 
@@ -114,10 +116,11 @@ class _Files(asyncssh.SFTPServer):
 
     def _demand_right(self) -> None:
         if not self.server.readable:
-            raise asyncssh.SFTPPermissionDenied("Permission denied")
+            raise asyncssh.SFTPPermissionDenied(self.server.says)  # type: ignore[arg-type] - servers write what they like
 
     def scandir(self, path: bytes) -> Any:
         self._demand_right()
+        self.server.on_list(path.decode())
         return super().scandir(path)
 
     def open(self, path: bytes, pflags: int, attrs: Any) -> Any:

@@ -16,31 +16,33 @@ TAIL = 1_024
 
 _EXPORT = "export it as CSV"
 _UNPACK = "pack it with gzip, bzip2, xz, Zstandard or zip, or leave it unpacked"
+# A header may begin with letters that begin a binary file too (ORCID, MZ_id): they count only where bytes follow that no text has.
+_NUL = rb"(?=.{0,1000}\x00)"
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (rb"PK\x03\x04|PK\x05\x06", "a ZIP archive or an Excel workbook", _EXPORT),
     (rb"PK\x07\x08PK", "a part of a split ZIP archive", "pack it in one"),
     (rb"\xd0\xcf\x11\xe0", "an Excel workbook", _EXPORT),
-    (rb"%PDF", "a PDF document", _EXPORT),
-    (rb"\{\\rtf", "an RTF document", _EXPORT),
-    (rb"PAR1|ORC|Obj\x01|ARROW1|FEA1|\x89HDF", "a column file (Parquet, ORC, Avro, Arrow or HDF5)", _EXPORT),
-    (rb"SQLite format 3\x00|\x00\x01\x00\x00Standard (?:Jet|ACE) DB|PGDMP", "a database", _EXPORT),
+    (rb"%PDF-\d", "a PDF document", _EXPORT),
+    (rb"\{\\rtf\d", "an RTF document", _EXPORT),
+    (rb"(?:PAR1|ORC|ARROW1|FEA1)" + _NUL + rb"|Obj\x01|\x89HDF", "a column file (Parquet, ORC, Avro, Arrow or HDF5)", _EXPORT),
+    (rb"SQLite format 3\x00|\x00\x01\x00\x00Standard (?:Jet|ACE) DB|PGDMP" + _NUL, "a database", _EXPORT),
     (rb"\x03.{3}(?=.{8}\x00{16})", "a dBase table", _EXPORT),
     (
-        rb"\x89PNG\r|\xff\xd8\xff|GIF8[79]a|II\*\x00|MM\x00\*|RIFF.{4}WEBP|BM.{4}\x00{4}|.{4}ftyp",
+        rb"\x89PNG\r|\xff\xd8\xff|II\*\x00|MM\x00\*|BM.{4}\x00{4}|\x00.{3}ftyp|RIFF.{3}\x00WEBP|GIF8[79]a" + _NUL,
         "a picture or a film",
         "give the address of the table",
     ),
     (rb"\x1f\x8b|BZh[1-9]1AY&SY|\xfd7zXZ\x00|\x28\xb5\x2f\xfd", "packed twice", "pack it once"),
     (rb"\x04\x22\x4d\x18", "packed with LZ4", _UNPACK),
-    (rb"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x1f\x9d|.{257}ustar", "an archive", _UNPACK),
-    (rb"\x7fELF|MZ.{14}|\xca\xfe\xba\xbe", "a program", "correct the address"),
+    (rb"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x1f\x9d|.{257}ustar" + _NUL, "an archive", _UNPACK),
+    (rb"\x7fELF|\xca\xfe\xba\xbe|MZ" + _NUL, "a program", "correct the address"),
     (rb"BEGIN:VC(?:ARD|ALENDAR)\r?\n", "a vCard or calendar file", _EXPORT),
 )
 _BINARY = re.compile(r"[\x01-\x08\x0e-\x19\x1c-\x1f]")
 # nothing is given back: a file of many comments must not take for ever
 _ABOVE = rb"\s*+(?>(?:<!--.*?-->|<\?.*?\?>)\s*)*+"
 _HTML = re.compile(
-    _ABOVE + rb"<(?:!doctype\s+html|html|head|body|title|meta|link|script|style|div|p|h1|center|table|form|iframe|pre|br)\b",
+    _ABOVE + rb"<(?:!doctype\s+html|html|head|body|title|meta|link|script|style|div|p|h1|center|table|form|iframe|pre|br)\b(?!>\s*[,;\t|])",
     re.IGNORECASE | re.DOTALL,
 )
 _XML = re.compile(rb"\s*<\?xml\b|\s*<!doctype\b", re.IGNORECASE)

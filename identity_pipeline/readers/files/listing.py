@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 
 from identity_pipeline.core import cursor
 from identity_pipeline.core.errors import ConfigurationError, ContractBroken
@@ -24,7 +24,8 @@ def age(entry: Entry) -> tuple[datetime, str]:
 class Listing:
     """The files of ``store`` against what ``window`` knows of them. Other ``rules`` read the same content again.
 
-    With ``newest_only`` all but the file that was modified last are left alone.
+    With ``newest_only`` all but the file that was modified last are left alone; that one is known only if it was read last,
+    since what other files said has replaced what it says.
     """
 
     store: Store
@@ -65,22 +66,20 @@ class Listing:
         return sorted(found, key=age)
 
     def _after(self, found: list[Entry], read: list[Entry]) -> list[Entry]:
-        """What was read, and has to be once more, after older files that came late.
+        """What was read, and has to be once more, after older files that came late: rows of files modified later have to win.
 
-        Without a cursor only the order tells which row is the newer: those of files modified later have to win.
+        A cursor does not spare it: where it is empty, or counts whole days, the order alone tells which of two rows is the newer.
         """
         oldest = min(map(age, found), default=None)
-        if oldest is None or self.window.cursor is not None:
-            return []
-        again = [entry for entry in read if entry.modified and age(entry) > oldest]
+        again = [entry for entry in read if entry.modified and age(entry) > oldest] if oldest else []
         if again:
-            self.window.context.log(f"{len(again):,} files are read once more: an older one came late, and there is no cursor")
+            self.window.context.log(f"{len(again):,} files are read once more: an older one came late, and theirs are the newer rows")
         return again
 
     def known(self, entry: Entry) -> FileVersion:
         """What was read of the file, if that is all that is asked for now; an empty one if not."""
         before = self.window.files.get(entry.name)
-        return before if before and self._covers(before) else FileVersion()
+        return before if before and self._covers(before) and (not self.newest_only or before.load_id == self._last) else FileVersion()
 
     def _pages(self) -> Iterator[Page]:
         token, seen = "", set[str]()
@@ -102,6 +101,11 @@ class Listing:
 
     def _is_read(self, entry: Entry) -> bool:
         return bool(entry.version) and self.known(entry).version == entry.version
+
+    @cached_property
+    def _last(self) -> int:
+        """The load that read files last."""
+        return max((version.load_id for version in self.window.files.values()), default=0)
 
     def _covers(self, before: FileVersion) -> bool:
         window = self.window

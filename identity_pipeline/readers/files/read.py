@@ -55,7 +55,8 @@ class Reading:
     @property
     def fingerprint(self) -> str:
         """A short text that changes whenever the same bytes would be read otherwise."""
-        return hashlib.sha256(repr((self.dialect, self.rules, self.file_fields)).encode()).hexdigest()[:16]
+        whole = ("everything",) if self.contents == "everything" else ()
+        return hashlib.sha256(repr((self.dialect, self.rules, self.file_fields, *whole)).encode()).hexdigest()[:16]
 
 
 def read_files(store: Store, reading: Reading, window: Window) -> Iterator[pa.Table]:
@@ -92,6 +93,9 @@ def changed_files(store: Store, reading: Reading, window: Window) -> Generator[S
     listing = Listing(store, window, rules, retry, newest_only=everything)
     lower = None if window.by_mark else window.lower
     context.sweeps = None if reading.contents is None else False
+    # what a person asked to leave out is not gone for that; and files that he named are not the whole truth
+    whole = everything and lower is None and not window.objects
+    noted = "" if everything and window.objects else rules
     entries = listing.changed()
     takings = (Taking(store, entry, listing.known(entry).version, reading.max_bytes) for entry in entries)
     # a sample wants the first file only
@@ -105,7 +109,7 @@ def changed_files(store: Store, reading: Reading, window: Window) -> Generator[S
                 continue
             with found.file:
                 version = FileVersion(
-                    found.entry.version, found.entry.size, found.entry.modified, found.sha256, rules, window.cursor_column, lower
+                    found.entry.version, found.entry.size, found.entry.modified, found.sha256, noted, window.cursor_column, lower
                 )
                 # Where only the content shows a change, its hash is the truth: servers give the same bytes another tag.
                 if not entry.version and found.sha256 == known.sha256:
@@ -116,7 +120,7 @@ def changed_files(store: Store, reading: Reading, window: Window) -> Generator[S
                     continue
                 yield found
             context.files[entry.name] = version
-            context.sweeps = everything or context.sweeps
+            context.sweeps = whole or context.sweeps
     if context.files_unchanged:
         context.log(f"{context.files_unchanged:,} files are as they were when they were read, and left out")
 

@@ -140,8 +140,10 @@ class S3Store:
 
     def _entries(self, listed: Element) -> Iterator[Entry]:
         """Objects that are meant. An empty one is a folder as consoles make them, or holds nothing."""
+        # not every store writes keys as it is asked to
+        read = unquote_plus if text_of(listed, "EncodingType") == "url" else str
         for found in listed.iterfind("{*}Contents"):
-            name, size = unquote_plus(text_of(found, "Key")), int(text_of(found, "Size") or 0)
+            name, size = read(found.findtext("{*}Key") or ""), int(text_of(found, "Size") or 0)
             if size and self.names.matches(name):
                 yield Entry(name, text_of(found, "ETag"), size, datetime.fromisoformat(text_of(found, "LastModified")))
 

@@ -46,6 +46,8 @@ YOUNG, LOOK_AGAIN = 10.0, 2.0
 _CHUNK = 2**18
 _REQUESTS = 64
 """Reads that are under way at once: one at a time is six times slower."""
+_PINNED = re.compile(r"(?:^|(?<=[\s,]))(?:ssh|ecdsa)-[\w@.-]+\s+AAAA[A-Za-z0-9+/]*=*|SHA256:[A-Za-z0-9+/]{43}")
+"""A key, or the fingerprint of one. What stands around it is for people: hosts, hashed or not, and remarks."""
 _NEXT = "\0"
 """Between the folders that are still to be listed, in the token of a page: no name holds it."""
 
@@ -63,7 +65,7 @@ class SftpAccess:
     passphrase: TokenProvider | None = field(default=None, repr=False)
 
     def connect(self) -> Any:
-        """A session (paramiko's SFTPClient) with the host that was meant.
+        """A session with the host that was meant.
 
         Raises:
             ConfigurationError: the host's key is unknown or another one, or a key of ours cannot be read.
@@ -79,13 +81,15 @@ class SftpAccess:
             transport.start_client(timeout=TIMEOUT)
             self._recognise(transport.get_remote_server_key())
             self._sign_in(paramiko, transport, own)
-            client = paramiko.SFTPClient.from_transport(transport)
+            from identity_pipeline.readers.files.sftp_session import Session  # noqa: PLC0415 - as all of paramiko
+
+            client = Session.from_transport(transport)
             client.get_channel().settimeout(TIMEOUT)
         except BaseException as error:
             transport.close()
             if isinstance(error, paramiko.IncompatiblePeer):
                 raise ConfigurationError(f"{self} offers only methods that are not safe any more: have the server updated") from None
-            if isinstance(error, paramiko.SSHException | EOFError | OSError):
+            if isinstance(error, paramiko.SSHException | EOFError | OSError | UnicodeError):
                 raise SourceUnavailable(f"{self} did not finish signing in ({type(error).__name__}): try again later") from None
             raise
         return client
@@ -115,18 +119,21 @@ class SftpAccess:
         return transport
 
     def _pinned(self) -> list[str]:
-        """The keys that are pinned: ``kind base64``, or ``SHA256:…``. A line of known_hosts may stand as it is."""
-        found = []
-        for line in re.split(r"[\n,]", self.host_key):
-            known = re.search(r"(?:^|\s)((?:ssh|ecdsa)-[\w@.-]+\s+[A-Za-z0-9+/]+=*)", line) or re.search(
-                r"(SHA256:[A-Za-z0-9+/]{43})", line
-            )
-            if known:
-                found.append(" ".join(known[1].split()))
-            elif line.strip():
+        """The keys that are pinned: ``kind base64``, or ``SHA256:…``. Lines of known_hosts may stand as they are."""
+        found = list[str]()
+        for line in map(str.strip, self.host_key.splitlines()):
+            if line.startswith("#"):
+                continue
+            if line.startswith("@"):
+                raise ConfigurationError(
+                    "public_host_key: a line with @cert-authority or @revoked holds no key to pin: give the host's own"
+                )
+            known = _PINNED.findall(line)
+            if line and not known:
                 raise ConfigurationError(
                     "public_host_key: write the key as in known_hosts (ssh-ed25519 AAAA…) or its fingerprint (SHA256:…)"
                 )
+            found += [" ".join(each.split()) for each in known]
         return found
 
     def _recognise(self, key: Any) -> None:
@@ -185,12 +192,16 @@ class SftpStore:
     def page(self, token: str) -> Page:
         """The files of one folder; the token names the folders that are still to be listed."""
         folder, *others = token.split(_NEXT) if token else [posixpath.dirname(self.names.beginning) or "."]
-        found, inner, links = list[Entry](), list[str](), 0
+        found, inner, links, unreadable = list[Entry](), list[str](), 0, 0
         with self._answering(folder, SourceRejected("there is no such folder, or it is a file: check prefix")) as sftp:
-            for item in sftp.listdir_iter(folder, read_aheads=4):
-                name = posixpath.join(folder, item.filename).removeprefix("./")
-                if "/" in item.filename or item.filename in {"", ".", ".."}:
+            for written, item in sftp.items(folder):
+                if b"/" in written or written in {b"", b".", b".."}:
                     continue  # no server of good will gives such names
+                try:
+                    name = posixpath.join(folder, written.decode()).removeprefix("./")
+                except UnicodeDecodeError:
+                    unreadable += 1
+                    continue
                 if stat.S_ISLNK(item.st_mode or 0):
                     links += self.names.matches(name)
                 elif stat.S_ISDIR(item.st_mode or 0):
@@ -200,6 +211,8 @@ class SftpStore:
             found = list(self._settled(sftp, found))
         if links:
             self.context.warn(f"{links} symbolic links in {folder} are not followed: have the files themselves there")
+        if unreadable:
+            self.context.warn(f"{unreadable:,} names in {folder} are not UTF-8, and left out: have those that are meant renamed")
         return Page(found, _NEXT.join([*sorted(inner), *others]))
 
     def stat(self, name: str) -> Entry | None:
@@ -247,7 +260,7 @@ class SftpStore:
         """True for a folder in which there may be files that are meant."""
         beginning, pattern = self.names.beginning, self.names.pattern
         deep = "**" in pattern or folder.count("/") < (self.names.prefix + pattern).count("/")
-        return deep and (f"{folder}/".startswith(beginning) or beginning.startswith(f"{folder}/"))
+        return deep and not self.names.hides(folder) and (f"{folder}/".startswith(beginning) or beginning.startswith(f"{folder}/"))
 
     def _settled(self, sftp: Any, found: list[Entry]) -> Iterator[Entry]:
         """The files without those that grow."""

@@ -3,12 +3,15 @@
 import csv as writers
 import io
 import json
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, BinaryIO
 
 import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
+from pyarrow import feather, orc, parquet
 
 from identity_pipeline.core.errors import ConfigurationError, LimitExceeded, PipelineError, SourceRejected
 from identity_pipeline.core.fieldmap import REJECTED
@@ -293,9 +296,11 @@ def test_a_file_that_is_not_what_it_claims_stops_with_byte_and_line(data: bytes,
         (b"\x00\x00\x00\x18ftypmp42" + bytes(9), "a picture"),
         (b"SQLite format 3\x00", "a database"),
         (b"\x00\x01\x00\x00Standard ACE DB\x00", "a database"),
-        (b"PGDMP\x01", "a database"),
+        (b"PGDMP\x01\x0e\x00", "a database"),
         (b"%PDF-1.7", "a PDF"),
-        (b"PAR1\x15", "Parquet"),
+        (b"GIF89a" + bytes(9), "a picture"),
+        (b"RIFF\x24\x00\x00\x00WEBPVP8 ", "a picture"),
+        (b"MZ\x90\x00\x03\x00\x00\x00" + bytes(60), "a program"),
         (b"\x28\xb5\x2f\xfd\x04", "packed twice, not CSV: pack it once"),
         (b"\x04\x22\x4d\x18\x64", "LZ4, not CSV: pack it with gzip"),
         (b"7z\xbc\xaf\x27\x1c", "an archive"),
@@ -323,10 +328,24 @@ def test_what_is_no_csv_is_refused_with_advice(data: bytes, message: str) -> Non
         read(data)
 
 
+@pytest.mark.parametrize("write", [parquet.write_table, orc.write_table, feather.write_feather, partial(feather.write_feather, version=1)])
+def test_a_column_file_is_known_by_its_bytes(write: Callable[[pa.Table, BinaryIO], None]) -> None:
+    file = io.BytesIO()
+    write(pa.table({"id": ["1", "2"], "name": ["Ann", "Bob"]}), file)
+    with pytest.raises(SourceRejected, match="a column file"):
+        read(file.getvalue())
+
+
 @pytest.mark.parametrize(
     "data",
-    [b"<TICKER>,<DATE>\n1,2\n", b"[id],[name]\n1,2\n", b"{id},{name}\n1,2\n", b"MZ,BM\n1,2\n", b"II,ORCA\n1,2\n", b"#id,name\n1,2\n"],
-)
+    [
+        b"<TICKER>,<DATE>\n1,2\n", b"<title>,<name>\n1,2\n", b"<body>;<subject>\n1;2\n", b"[id],[name]\n1,2\n",
+        b"{id},{name}\n1,2\n",         b"MZ,BM\n1,2\n", b"MZID_of_the_member,email\n1,2\n", b"II,ORCA\n1,2\n", b"#id,name\n1,2\n",
+        b"ORCID,email\n1,2\n",         b"PAR1,email\n1,2\n", b"ARROW1,FEA1\n1,2\n", b"FEA1,email\n1,2\n", b"id, ftyp\n1,2\n",
+        b"PGDMP,Rar!\n1,2\n", b"GIF89a,GIF87a\n1,2\n",         b"RIFF_id,WEBP\n1,2\n", b"RIFFname,WEBP\n1,2\n", b"%PDF,email\n1,2\n",
+        b"x" * 250 + b",a_ustar\n1,2\n", b"x" * 256 + b",ustar\n1,2\n",
+    ],
+)  # fmt: skip
 def test_an_unusual_header_is_no_document(data: bytes) -> None:
     ((first, second),) = (record.values() for record in read(data))
     assert (first, second) == ("1", "2")
@@ -508,12 +527,18 @@ def test_ids_in_scientific_notation_are_warned_of() -> None:
     assert context.warnings == []
 
 
-def test_ids_that_are_floats_throughout_are_whole_numbers() -> None:
+def test_ids_that_are_whole_numbers_written_as_floats_are_those_numbers_whatever_stands_beside_them() -> None:
     context = ReadContext()
     assert [r["id"] for r in read(b"id,n\n7.0,1.0\n80.0,2.0\n,3.0\n", context=context)] == ["7", "80", None]
-    assert "as floats" in context.warnings[0]
-    assert [r["id"] for r in read(b"id,n\n1.0,x\n1.1,x\n2.0,x\n")] == ["1.0", "1.1", "2.0"]
+    assert (len(context.warnings), "as floats" in context.warnings[0]) == (1, True)
+    odd = b"id,n\n7.0,x\n1.1,x\nTOTAL,x\n8.0,x\nv1.0,x\n1.0.0,x\n"
+    assert [r["id"] for r in read(odd)] == ["7", "1.1", "TOTAL", "8", "v1.0", "1.0.0"]
     assert [r["n"] for r in read(b"id,n\n1,1.0\n")] == ["1.0"]
+    both = ReadContext()
+    assert [r["id"] for r in read(b"id,n\n7.0,x\n7,y\n", context=both)] == ["7", "7"]
+    assert "as 7 and as 7.0" in both.warnings[1]
+    large = b"id,n\n" + b"".join(b"%d.0,%s\n" % (n, b"x" * 90) for n in range(50_000)) + b"TOTAL,x\n"
+    assert {r["id"] for r in read(large)} == {*map(str, range(50_000)), "TOTAL"}
 
 
 CELLS = st.text(st.sampled_from("ab ,;\"'\n\r\t\\é\x00\ufeff"), max_size=6)

@@ -21,7 +21,7 @@ def window(**options) -> Window:
     return Window(context=ReadContext(sleep=lambda _: None, log=lambda _: None), **options)
 
 
-def test_without_a_cursor_the_file_modified_last_has_the_last_word_across_loads_too():
+def test_the_file_modified_last_has_the_last_word_across_loads_too():
     shelf = Shelf(b=("1", b"id,name\n1,today\n"), c=("1", b"id,name\n2,other\n"))
     shelf.modified = {"b": day(9), "c": day(3)}
     first = window()
@@ -32,14 +32,14 @@ def test_without_a_cursor_the_file_modified_last_has_the_last_word_across_loads_
     assert read(shelf, window(files=first.context.files | late.context.files)) == []
 
 
-def test_a_cursor_says_itself_which_row_is_newer_so_that_nothing_is_read_twice():
-    shelf = Shelf(b=("1", b"id,name,at\n1,today,2026-04-09\n"))
-    shelf.modified = {"b": day(9)}
+def test_with_a_cursor_too_since_it_may_tie_and_only_files_modified_after_the_late_one_are_read_once_more():
+    shelf = Shelf(b=("1", b"id,name,at\n1,today,2026-04-09\n"), c=("1", b"id,name,at\n2,before,2026-04-01\n"))
+    shelf.modified = {"b": day(9), "c": day(1)}
     cursor = Cursor("at", "timestamp")
     first = window(cursor=cursor)
-    assert read(shelf, first) == ["today"]
-    shelf.held["a"], shelf.modified["a"] = ("1", b"id,name,at\n1,yesterday,2026-04-08\n"), day(8)
-    assert read(shelf, window(cursor=cursor, files=first.context.files, by_mark=True)) == ["yesterday"]
+    assert read(shelf, first) == ["before", "today"]
+    shelf.held["a"], shelf.modified["a"] = ("1", b"id,name,at\n1,yesterday,2026-04-09\n"), day(8)
+    assert read(shelf, window(cursor=cursor, files=first.context.files, by_mark=True)) == ["yesterday", "today"]
 
 
 def test_a_newer_file_that_is_gone_meanwhile_is_no_fault():
