@@ -69,7 +69,7 @@ class Request:
         return None if self.body is None else json.dumps(self.body, allow_nan=False).encode()
 
     def put(self, into: str, value: Any) -> "Request":
-        """This request with ``value`` at ``query.<name>``, ``options.<header>.<name>`` or ``body.<dotted path>``."""
+        """This request with ``value`` at ``query.<name>``, ``options.<header>.<name>`` or ``body.<dotted path>``; with None without one."""
         part, _, name = into.partition(".")
         if part == "options":
             header, _, name = name.partition(".")
@@ -97,7 +97,9 @@ def _put(node: Any, path: Sequence[str], value: Any) -> Any:
     if isinstance(node, list | tuple):
         at = int(path[0])
         return [*node[:at], _put(node[at], path[1:], value), *node[at + 1 :]]
-    return {**node, path[0]: _put(node.get(path[0], {}), path[1:], value)}
+    if path[1:] or value is not None:
+        return {**node, path[0]: _put(node.get(path[0], {}), path[1:], value)}
+    return {name: held for name, held in node.items() if name != path[0]}
 
 
 def _at(node: Any, path: str) -> Any:

@@ -73,14 +73,17 @@ class KeysetPaginator:
     """Records come in order of an integer key; the next request asks for those above the last one.
 
     Nothing shifts when records come and go meanwhile, and no ceiling on a result set is met. A record
-    without such a key is passed over: it is a record of its page and nothing to go on from. A page that
-    begins below its bound, or is in another order, is none; two neighbours that changed places cost nothing.
+    without such a key is passed over: it is a record of its page and nothing to go on from. A page without
+    any, an empty one too, is followed by its token, as ``tokens`` finds it: up to the ceiling, where the
+    source refuses. A page that begins below its bound, or is in another order, is none; two neighbours that
+    changed places cost nothing.
     """
 
     records: str
     key: str
     into: str
     more: Callable[[Response], bool]
+    tokens: CursorPaginator
 
     def next(self, response: Response) -> Request | None:
         """The next request, None after the last page."""
@@ -92,10 +95,8 @@ class KeysetPaginator:
         if not self.more(response):
             return None
         if not found:
-            raise ContractBroken(
-                f"{response.tried} says that there is another page, but no record of this one has a whole number as {self.key!r}: {REPORT}"
-            )
-        return response.request.put(self.into, str(max(found)))
+            return replace(self.tokens, more=self.more).next(response)
+        return response.request.put(self.into, str(max(found))).put(self.tokens.into, None)
 
 
 def _ascending(keys: list[int]) -> bool:

@@ -659,7 +659,8 @@ def test_an_offset_grows_by_what_was_read_up_to_the_total():
 
 
 def keyset() -> rest.KeysetPaginator:
-    return rest.KeysetPaginator("results", "id", "body.filters.0.value", lambda page: page.at("more") is True)
+    tokens = rest.CursorPaginator("token", "body.after")
+    return rest.KeysetPaginator("results", "id", "body.filters.0.value", lambda page: page.at("more") is True, tokens)
 
 
 def test_a_keyset_asks_for_what_lies_above_the_last_id():
@@ -669,6 +670,21 @@ def test_a_keyset_asks_for_what_lies_above_the_last_id():
     sent = [a.request.body for a in client(server, []).pages(rest.Request("/p", body={"filters": [{"value": "0"}]}), keyset())]
     server.close()
     assert sent == [{"filters": [{"value": "0"}]}, {"filters": [{"value": "10"}]}]
+
+
+@pytest.mark.parametrize("without", [[], [{"id": "x"}]])
+def test_a_keyset_goes_past_a_page_without_ids_by_its_token_and_on_by_id(without):
+    answers = [
+        {"results": [{"id": "9"}], "more": True, "token": "1"},
+        {"results": without, "more": True, "token": "2"},
+        {"results": without, "more": True, "token": "3"},
+        {"results": [{"id": "11"}], "more": True, "token": "4"},
+        {"results": [{"id": "12"}]},
+    ]
+    paged = client(scripted(*answers), []).pages(rest.Request("/p", body={"filters": [{"value": "0"}]}), keyset())
+    assert [((sent := page.request.body or {})["filters"][0]["value"], sent.get("after", "-")) for page in paged] == [
+        ("0", "-"), ("9", "-"), ("9", "2"), ("9", "3"), ("11", "-"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
