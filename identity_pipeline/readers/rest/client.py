@@ -316,4 +316,4 @@ def _json(text: bytes) -> Any:
 
 
 def _identity(request: Request) -> int:
-    return hash((request.address, request.content))
+    return hash((request.address, request.content, request.again))
