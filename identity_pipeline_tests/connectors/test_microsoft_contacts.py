@@ -77,7 +77,10 @@ def test_of_a_contact_that_a_folder_tells_twice_the_last_word_counts(directory: 
 
     def twice(folder: Folder, seen: int) -> list[dict]:
         names = {each["id"] for each in since(folder, seen)}
-        ends = {DEFAULT: [{"id": "c0", **removed}, {"id": "c1", **removed}], "clients": [{"id": "c3", **removed}, folder.contacts.get("c3")]}
+        ends = {
+            DEFAULT: [{"id": "c0", **removed}, {"id": "c1", **removed}],
+            "clients": [{"id": "c3", **removed}, folder.contacts.get("c3")],
+        }
         told = next((more for name, more in ends.items() if folder is directory.mailboxes[ADA][name]), [])
         return [*since(folder, seen), *told] if names else []
 

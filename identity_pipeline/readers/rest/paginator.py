@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from identity_pipeline.core.errors import ContractBroken
 from identity_pipeline.readers.rest.message import REPORT, Request, Response
 
-
 _FALLS = 100
 """Times that the records of one time are asked for again in a row."""
 
