@@ -289,11 +289,12 @@ class RestConnector(Connector):
 
     def read(self, window: Window) -> Iterator[Batch]:
         """Yield what :meth:`pages` yields, in batches of text."""
-        pages = self.pages(self.client(window.context), window)
+        client = self.client(window.context)
+        pages = self.pages(client, window)
         column = self.cursor_columns.get(window.cursor_column or "")
         if column and column.filtered_by == "source":
             pages = rest.filtered(pages, window)
-        return rest.batches(pages, window)
+        return rest.batches(pages, window, client.received)
 
     def check(self) -> Iterator[CheckStep]:
         """Test the connection by reading a first page."""

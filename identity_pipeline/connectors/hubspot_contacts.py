@@ -34,6 +34,7 @@ SEARCH = rest.KeysetPaginator(
     "id",
     "body.filterGroups.0.filters.0.value",
     more=lambda page: bool(page.at("paging.next")),
+    tokens=rest.CursorPaginator("paging.next.after", "body.after"),
 )
 FOUND = rest.Total("total", "results", indexed=True)
 ABOVE = {"propertyName": "hs_object_id", "operator": "GT", "value": "0"}

@@ -9,9 +9,10 @@ A person in two audiences is two members: the external id is the audience's and 
 
 The cursor's traps:
 
-- Both cursors count whole seconds and are asked for exclusively: the bound is sent a second lower.
+- Both cursors count whole seconds and leave out what equals the bound: it is sent a second lower.
 - Pages are offsets into what matches at that moment, and members who change meanwhile shift all
-  others: the next page is asked for from the last member's time on, and has to begin with them.
+  others: the next page is asked for from the last member's time on, with some that were read, and
+  has to begin with one of these; else that second is read again.
 - Archived members come only if asked for. `timestamp_opt` finds new members only.
 
 https://mailchimp.com/developer/marketing/api/list-members/list-members-info/

@@ -13,7 +13,7 @@ The cursor's traps:
 - A query in an address ends at 16,384 bytes: more fields than that, some 500, are read by the Bulk
   API, and so is what holds more than `bulk_above` records. What it gives is in no order.
 - An answer of 403 may be the daily limit of the org, which all of its programs share: a tenth of it
-  is left to them.
+  is left to them. Only its message tells it from too many long requests at once, which pass.
 
 https://developer.salesforce.com/docs/platform/api-rest/guide/resources_queryall.html
 """
@@ -60,7 +60,13 @@ class SalesforceContacts(RestConnector):
     limits = (rest.Quota("Sforce-Limit-Info", r"\bapi-usage=(\d+)/(\d+)"),)
     errors = rest.ErrorBody(
         code=("0.errorCode",),
+        message=("0.message",),
         known={
+            "REQUEST_LIMIT_EXCEEDED (Concurrent)": rest.VendorError(
+                advice="too many requests of the org's programs run for long at once: run it again "
+                "later",
+                error=RateLimited,
+            ),
             "REQUEST_LIMIT_EXCEEDED": rest.VendorError(
                 advice="the org's limit of requests is used up, which is counted over 24 hours: "
                 "run it later, or have the limit raised",
@@ -79,6 +85,7 @@ class SalesforceContacts(RestConnector):
             "QUERY_TIMEOUT": rest.VendorError(error=SourceUnavailable),
             "406": rest.VendorError(error=SourceUnavailable),
         },
+        phrases=r"\bConcurrent",
     )
     cursor_columns: ClassVar = {
         "SystemModstamp": CursorColumn("timestamp", overlap=600),

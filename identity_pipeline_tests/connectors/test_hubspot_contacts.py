@@ -81,6 +81,16 @@ def test_ids_out_of_order_are_an_error_and_two_neighbours_that_changed_places_ar
                 read(proxy.url, "lastmodifieddate", MS)
 
 
+def test_an_empty_page_of_the_search_is_no_end_and_hides_no_contact(hubspot):
+    hubspot.contacts += [contact(i, MS) for i in range(1, 1001)]
+    empty = status(200, {"results": [], "total": 1000, "paging": {"next": {"after": "0"}}})
+    with FaultProxy(hubspot.url) as proxy:
+        assert read(proxy.plan([None, None, empty]).url, "lastmodifieddate", MS)["id"].tolist() == [str(i) for i in range(1, 1001)]
+        ceiling = status(200, {"results": [], "total": 1000, "paging": {"next": {"after": "10000"}}})
+        with pytest.raises(ContractBroken, match="is not accepted"):  # without an id there is no way on, and no end
+            read(proxy.plan([None, None, ceiling]).url, "lastmodifieddate", MS)
+
+
 def test_the_bound_is_inclusive_and_sent_as_milliseconds_rounded_down(hubspot):
     hubspot.contacts += [contact(1, "2026-04-13T08:00:00.122Z"), contact(2, MS)]
     assert read(hubspot.url, "lastmodifieddate", "2026-04-13T08:00:00.123Z")["id"].tolist() == ["2"]

@@ -11,7 +11,7 @@ from identity_pipeline.connectors.microsoft_contacts import MicrosoftContacts
 from identity_pipeline.core.errors import ContractBroken, PermissionDenied, SourceRejected
 from identity_pipeline.core.fieldmap import GONE
 from identity_pipeline.core.window import Window
-from identity_pipeline.demo.vendor_api import serve
+from identity_pipeline.demo.vendor_api import Asked, serve
 from identity_pipeline_tests.connectors import reading
 from identity_pipeline_tests.connectors.reading import secret
 from identity_pipeline_tests.servers.microsoft_graph_api import DEFAULT, Folder, MicrosoftGraphAPI
@@ -65,6 +65,45 @@ def test_who_is_moved_to_another_folder_is_not_gone(directory: MicrosoftGraphAPI
     found, _ = read(directory, NOW, window.context.state)
     gone = found[found[GONE] == "true"]["id"].tolist()
     assert (sorted(found["id"]), gone) == (["c0", "c1", "c3"], ["c1"])
+
+
+def test_of_a_contact_that_a_folder_tells_twice_the_last_word_counts(directory: MicrosoftGraphAPI, monkeypatch: pytest.MonkeyPatch):
+    directory.page_size = 1
+    _, window = read(directory)
+    directory.put("c0", NOW, givenName="Changed")
+    directory.put("c1", NOW, "berlin")
+    directory.put("c3", NOW, "clients")
+    since, removed = directory._since, {"@removed": {"reason": "deleted"}}
+
+    def twice(folder: Folder, seen: int) -> list[dict]:
+        names = {each["id"] for each in since(folder, seen)}
+        ends = {
+            DEFAULT: [{"id": "c0", **removed}, {"id": "c1", **removed}],
+            "clients": [{"id": "c3", **removed}, folder.contacts.get("c3")],
+        }
+        told = next((more for name, more in ends.items() if folder is directory.mailboxes[ADA][name]), [])
+        return [*since(folder, seen), *told] if names else []
+
+    monkeypatch.setattr(directory, "_since", twice)
+    found, _ = read(directory, NOW, window.context.state)
+    assert found["id"].tolist()[-1] == "c0", "its end comes after what it was"
+    assert found["id"].tolist().count("c0") == 2
+    assert found[found[GONE] == "true"]["id"].tolist() == ["c0"], "c1 is in another folder, c3 came back"
+
+
+def test_who_is_moved_during_the_first_read_is_not_gone(directory: MicrosoftGraphAPI, monkeypatch: pytest.MonkeyPatch):
+    shown = directory._delta
+
+    def delta(asked: Asked, folder: Folder) -> dict:
+        page = shown(asked, folder)
+        if folder is directory.mailboxes[ADA][DEFAULT]:
+            page["value"].append({"id": "c3", "@removed": {"reason": "changed"}})
+        return page
+
+    monkeypatch.setattr(directory, "_delta", delta)
+    found, _ = read(directory)
+    assert sorted(found["id"]) == ["c0", "c1", "c2", "c3"]
+    assert GONE not in found
 
 
 def test_a_folder_that_is_new_is_read_whole_and_one_without_contacts_is_followed(directory: MicrosoftGraphAPI):

@@ -13,6 +13,7 @@ from identity_pipeline.declarations.source import Source
 from identity_pipeline.demo.vendor_api import serve
 from identity_pipeline_tests.connectors import reading
 from identity_pipeline_tests.connectors.reading import secret
+from identity_pipeline_tests.servers.faults import FaultProxy, status
 from identity_pipeline_tests.servers.salesforce_api import SalesforceAPI
 
 pytestmark = pytest.mark.usefixtures("loopback")
@@ -92,6 +93,16 @@ def test_a_tenth_of_the_daily_limit_is_left_to_others(org: SalesforceAPI):
         read(org)
     assert raised.value.exhausted
     assert org.used == 101, "it is not asked again"
+
+
+def test_too_many_requests_at_once_are_no_daily_limit_and_pass(org: SalesforceAPI):
+    message = "ConcurrentRequests (Concurrent API Requests) Limit exceeded."
+    busy = status(403, [{"message": message, "errorCode": "REQUEST_LIMIT_EXCEEDED"}])
+    with FaultProxy(org.url) as proxy:
+        assert len(read(org, base_url=proxy.plan([None, busy, busy, busy]).url)[0]) == len(read(org)[0])
+        with pytest.raises(RateLimited, match=r"403 REQUEST_LIMIT_EXCEEDED \(Concurrent\): too many requests") as raised:
+            read(org, base_url=proxy.plan([busy] * 9).url)
+    assert raised.value.wait is None, "the next load may ask again at once"
 
 
 def test_who_may_not_read_contacts_is_told_so(org: SalesforceAPI):

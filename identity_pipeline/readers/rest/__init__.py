@@ -27,7 +27,7 @@ from identity_pipeline.readers.rest.paginator import (
     Total,
 )
 from identity_pipeline.readers.rest.probe import check
-from identity_pipeline.readers.rest.record import Pages, Record, batches, filtered, first, folded, objects
+from identity_pipeline.readers.rest.record import Pages, Received, Record, batches, filtered, first, folded, objects
 
 __all__ = [
     "GIVE_UP",
@@ -52,6 +52,7 @@ __all__ = [
     "Paginator",
     "Quota",
     "RateHeaders",
+    "Received",
     "Record",
     "Request",
     "Response",

@@ -29,7 +29,7 @@ from identity_pipeline.readers.rest.error import GIVE_UP, ErrorBody, VendorError
 from identity_pipeline.readers.rest.limit import Limit, longest
 from identity_pipeline.readers.rest.message import REPORT, Request, Response
 from identity_pipeline.readers.rest.paginator import Paginator, Total
-from identity_pipeline.readers.rest.record import Record, rows
+from identity_pipeline.readers.rest.record import Received, Record, rows
 
 RETRY_BUDGET = 300.0
 """Seconds that failed exchanges and waits of one request may take together."""
@@ -70,6 +70,7 @@ class Client:
     deadline: float = 120.0
     max_bytes: int = 64 * 2**20
     random: Callable[[], float] = random.random
+    received: Received = field(default_factory=Received, repr=False)
     _session: requests.Session = field(default_factory=session, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -293,6 +294,7 @@ class Client:
             return None
         try:
             text = b"".join(body.bounded(body.stream(response, self.context), _REFUSAL_BYTES if refused else self.max_bytes))
+            self.received.size += len(text)
             if kind and expected not in kind:
                 raise ContractBroken(f"with {kind} instead of {expected.upper()}: a gateway or a login page stands in between")
             return _json(text) if expected == "json" else {"records": rows(text)}
@@ -316,4 +318,4 @@ def _json(text: bytes) -> Any:
 
 
 def _identity(request: Request) -> int:
-    return hash((request.address, request.content))
+    return hash((request.address, request.content, request.again))

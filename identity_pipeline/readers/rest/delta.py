@@ -36,26 +36,28 @@ class Deltas:
     ) -> Pages:
         """Yield the ``records`` of each list's pages that changed, or all; last those that went from a list and are in no other.
 
+        One that a list shows and then tells to be gone is yielded twice: its end comes last.
+
         Raises:
             ContractBroken: a token is no longer accepted, which a read without one mends, or a list ends without one.
             PipelineError: as :meth:`Client.pages`.
         """
         known, tokens = self.known(window), dict[str, str]()
-        gone, seen = dict[object, Record](), set[object]()
+        gone, alive = dict[object, Record](), set[object]()
         for name, every in lists:
-            token = known.get(name)
+            token, last = known.get(name), dict[object, Record | None]()
             for page in client.pages(self._since(every, token), self.paginator, resumed=token is not None):
                 found = records(name, page)
-                gone |= {each.get("id"): each for each in found if each.get(GONE)}
+                last |= {each.get("id"): each if each.get(GONE) else None for each in found}  # what a list says last of a record counts
                 here = [each for each in found if not each.get(GONE)]
-                if known:  # a move is told as a departure, too
-                    seen |= {each.get("id") for each in here}
                 yield [each for each in here if window.state or window.asks_for(each.get(self.changed))]
                 if isinstance(given := page.at(self.token), str) and given:
                     tokens[name] = given
                 elif self.paginator.next(page) is None:
                     raise page.broken(f"a token of the next page, or of the next load at {self.token!r}")
-        yield [each for name, each in gone.items() if name not in seen]
+            gone |= {key: each for key, each in last.items() if each is not None}
+            alive |= {key for key, each in last.items() if each is None}
+        yield [each for key, each in gone.items() if key not in alive]  # a move is told as a departure, too
         window.context.state = json.dumps(tokens)
 
     def _since(self, every: Request, token: str | None) -> Request:

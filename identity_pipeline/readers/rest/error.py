@@ -61,6 +61,7 @@ class ErrorBody:
     ``code`` and ``message`` are dotted paths, the first that leads to something counts (a list is
     read as its items). Of the message only what ``phrases``, a regular expression, finds is ever
     shown. ``known`` is a vendor's code → what we know of it; such a code is an error with status 200 too.
+    Where one code has two meanings, the phrases tell them apart: ``CODE (phrase)`` counts before ``CODE``.
     A status (``"402"``) stands there for a refusal whose code is not known. What stands at ``failed`` of
     a body with status 200 is an error, whatever its code: GraphQL answers a part beside it.
     Called with a response, it says what is wrong, or None.
@@ -77,9 +78,10 @@ class ErrorBody:
         code = self.code_of(response)
         if response.status < 300 and code not in self.known and not (self.failed and response.at(self.failed)):
             return None
-        said = (found[0] for found in re.finditer(self.phrases, _first(response, self.message)))
-        known = self.known.get(code) or self.known.get(str(response.status), VendorError())
-        return replace(known, code=code, phrases=", ".join(dict.fromkeys(said))[:200])
+        found = (found[0] for found in re.finditer(self.phrases, _first(response, self.message)))
+        said = ", ".join(dict.fromkeys(found))[:200]
+        known = self.known.get(f"{code} ({said})") or self.known.get(code) or self.known.get(str(response.status), VendorError())
+        return replace(known, code=code, phrases=said)
 
     def code_of(self, response: Response) -> str:
         """The vendor's code, empty if there is none or it may be something else."""

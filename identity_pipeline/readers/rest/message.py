@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -31,8 +31,9 @@ class Request:
     ``size`` is where the request says how many records a page may hold (``query.limit``): a page
     that is too large is then asked for in a smaller size. ``interval`` is the least time in seconds
     between such requests, where it is not the client's: vendors count some endpoints apart. ``follows``
-    are fields of the record that was read last, if the page is to begin with it: it is no record of the
-    page then, and shows that nothing shifted meanwhile. ``options`` are what headers ask
+    are, by a field's name, its values in the records that were read last, if the page is to begin with some of them:
+    they are no records of the page then, and show that nothing is left out. ``again`` counts how often the
+    address is asked on purpose for once more. ``options`` are what headers ask
     for, by their names: ``{"Prefer": {"odata.maxpagesize": 500}}``. ``answers`` is what comes back: of CSV
     the rows, as objects of text under ``records``. ``verb`` is the method, where it is not the customary one.
     """
@@ -42,7 +43,8 @@ class Request:
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     size: str = ""
     interval: float | None = None
-    follows: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    follows: Mapping[str, Sequence[Any]] = field(default_factory=dict, repr=False)
+    again: int = 0
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     answers: Literal["json", "csv"] = "json"
     verb: str = ""
@@ -69,7 +71,7 @@ class Request:
         return None if self.body is None else json.dumps(self.body, allow_nan=False).encode()
 
     def put(self, into: str, value: Any) -> "Request":
-        """This request with ``value`` at ``query.<name>``, ``options.<header>.<name>`` or ``body.<dotted path>``."""
+        """This request with ``value`` at ``query.<name>``, ``options.<header>.<name>`` or ``body.<dotted path>``; with None without one."""
         part, _, name = into.partition(".")
         if part == "options":
             header, _, name = name.partition(".")
@@ -97,7 +99,9 @@ def _put(node: Any, path: Sequence[str], value: Any) -> Any:
     if isinstance(node, list | tuple):
         at = int(path[0])
         return [*node[:at], _put(node[at], path[1:], value), *node[at + 1 :]]
-    return {**node, path[0]: _put(node.get(path[0], {}), path[1:], value)}
+    if path[1:] or value is not None:
+        return {**node, path[0]: _put(node.get(path[0], {}), path[1:], value)}
+    return {name: held for name, held in node.items() if name != path[0]}
 
 
 def _at(node: Any, path: str) -> Any:
@@ -154,10 +158,13 @@ class Response:
             raise self.broken(f"a list of objects{f' with {lift}' if lift else ''} at {path!r}")
         return made
 
-    def overlaps(self, path: str) -> bool:
-        """True if the page begins with the record that its request follows."""
-        follows, first = self.request.follows, self.at(f"{path}.0")
-        return bool(follows) and isinstance(first, Mapping) and follows.items() <= first.items()
+    def overlaps(self, path: str) -> int:
+        """With how many of the records that its request follows the page begins."""
+        found = self.at(path)
+        return sum(1 for _ in takewhile(self._follows, found)) if isinstance(found, list) and self.request.follows else 0
+
+    def _follows(self, record: Any) -> bool:
+        return isinstance(record, Mapping) and all(record.get(key) in known for key, known in self.request.follows.items())
 
     def texts(self, path: str, key: str) -> list[str]:
         """The texts under ``key`` of the objects at ``path``, at least one.

@@ -4,7 +4,7 @@ None ends only where the vendor says it ends; a page that is short or empty is n
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise, takewhile
@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 from identity_pipeline.core.errors import ContractBroken
 from identity_pipeline.readers.rest.message import REPORT, Request, Response
+
+_FALLS = 100
+"""Times that the records of one time are asked for again in a row."""
 
 
 class Paginator(Protocol):
@@ -73,14 +76,17 @@ class KeysetPaginator:
     """Records come in order of an integer key; the next request asks for those above the last one.
 
     Nothing shifts when records come and go meanwhile, and no ceiling on a result set is met. A record
-    without such a key is passed over: it is a record of its page and nothing to go on from. A page that
-    begins below its bound, or is in another order, is none; two neighbours that changed places cost nothing.
+    without such a key is passed over: it is a record of its page and nothing to go on from. A page without
+    any, an empty one too, is followed by its token, as ``tokens`` finds it: up to the ceiling, where the
+    source refuses. A page that begins below its bound, or is in another order, is none; two neighbours that
+    changed places cost nothing.
     """
 
     records: str
     key: str
     into: str
     more: Callable[[Response], bool]
+    tokens: CursorPaginator
 
     def next(self, response: Response) -> Request | None:
         """The next request, None after the last page."""
@@ -92,10 +98,8 @@ class KeysetPaginator:
         if not self.more(response):
             return None
         if not found:
-            raise ContractBroken(
-                f"{response.tried} says that there is another page, but no record of this one has a whole number as {self.key!r}: {REPORT}"
-            )
-        return response.request.put(self.into, str(max(found)))
+            return replace(self.tokens, more=self.more).next(response)
+        return response.request.put(self.into, str(max(found))).put(self.tokens.into, None)
 
 
 def _ascending(keys: list[int]) -> bool:
@@ -144,10 +148,11 @@ class OffsetPaginator:
 class TimePaginator:
     """Records come in order of a time in whole seconds; the next page is asked for from the last one's time on.
 
-    ``since`` is the query's name for a bound that leaves out what equals it, ``offset`` its name for how
-    many records are skipped: those of that time that were read, but for the last. The page has to begin
-    with that one. If it does not, records changed and moved away meanwhile: the page is asked for with
-    all records of that time again. So none is missed, however many change during a read.
+    ``since`` is the query's name for a bound, which leaves out what equals it (or does not: that costs some
+    records twice), ``offset`` its name for how many records are skipped: those of that time that were read, but for the
+    last tenth of a page. The page has to begin with one of these, or with an earlier one. If it does not, so
+    many changed and moved away meanwhile: all records of that time are asked for again. So none is
+    missed, however many change during a read.
     """
 
     records: str
@@ -161,11 +166,13 @@ class TimePaginator:
         """The next request, None after the last page."""
         request, found = response.request, response.at(self.records)
         response.records(self.records)  # there is such a list
-        if request.follows and not response.overlaps(self.records):
-            return replace(request.put(f"query.{self.offset}", None), follows={})
         times = [_moment(record.get(self.time)) if isinstance(record, dict) else None for record in found]
         if any(after < before for before, after in pairwise(time for time in times if time)):
             raise ContractBroken(f"{response.tried} answered records that are not in order of {self.time!r}, as was asked: {REPORT}")
+        if request.follows and not response.overlaps(self.records) and not self._before(response, times):
+            if request.again == _FALLS:
+                raise ContractBroken(f"{response.tried} gave no page that follows the one before, {_FALLS} times: {REPORT}")
+            return replace(request.put(f"query.{self.offset}", None), follows={}, again=request.again + 1)
         total, skipped = response.number(self.total), int(request.query.get(self.offset) or 0)
         read = skipped + len(found)
         if read >= total:
@@ -176,11 +183,22 @@ class TimePaginator:
         if last is None or len(found) == 1 or self.key not in found[-1]:
             return replace(request.put(f"query.{self.offset}", read), follows={})
         tied = sum(1 for _ in takewhile(last.__eq__, reversed(times)))
-        follows = {self.key: found[-1][self.key]}
-        if tied == len(found):
-            return replace(request.put(f"query.{self.offset}", read - 1), follows=follows)
-        onward = request.put(f"query.{self.since}", (last - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ"))
-        return replace(onward.put(f"query.{self.offset}", tied - 1), follows=follows)
+        kept = min(tied, max(1, len(found) // 10))
+        again = [record for record in found[-kept:] if self.key in record]
+        follows = {name: [record[name] for record in again] for name in (self.key, self.time)}
+        since = last - timedelta(seconds=1)
+        if tied == len(found) or since == _moment(request.query.get(self.since)):  # the bound stays, within that time
+            return replace(request.put(f"query.{self.offset}", read - kept), follows=follows)
+        onward = request.put(f"query.{self.since}", since.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        return replace(onward.put(f"query.{self.offset}", tied - kept), follows=follows, again=0)
+
+    def _before(self, response: Response, times: Sequence[datetime | None]) -> bool:
+        """True if a page begins before the time of what it follows, as one does whose bound is inclusive."""
+        request, first = response.request, times[0] if times else None
+        bound, followed = _moment(request.query.get(self.since)), _moment(request.follows[self.time][-1])
+        if first and bound and first < bound:
+            raise ContractBroken(f"{response.tried} answered records below the bound of {self.time!r} that was asked for: {REPORT}")
+        return bool(first and bound and followed and first < followed)
 
 
 def _moment(text: Any) -> datetime | None:

@@ -2,7 +2,9 @@
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import isqrt
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +16,12 @@ from identity_pipeline.core.window import Window
 
 ROWS = 5_000
 CELLS = 1_000_000
+"""Rows by columns of a batch: a column takes its room in every row, though one record alone has it."""
+BYTES = 16 * 2**20
+
+_STEP = 500
+_LIKELY = 250_000_000
+"""Rows by bytes that are made into one table: if every ten bytes were a column of their own, that would be some seconds' work."""
 
 Record = dict[str, Any]
 Pages = Iterator[Sequence[Record]]
@@ -74,24 +82,62 @@ def _marked(node: Any, path: Sequence[str]) -> bool:
     return node is True
 
 
-def batches(pages: Iterable[Sequence[Record]], window: Window) -> Iterator[pa.Table]:
-    """The records of ``pages`` as tables of text of some 5,000 rows, fewer where records are wide.
+@dataclass
+class Received:
+    """Bytes of answers, unpacked, that came so far: about so much do the records hold that are made of them."""
 
-    Asks for no further page once ``window.limit`` records are there.
+    size: int = 0
+
+
+def batches(pages: Iterable[Sequence[Record]], window: Window, received: Received | None = None) -> Iterator[pa.Table]:
+    """The records of ``pages`` as tables of text of some 5,000 rows, fewer where records are wide, long, or have names of their own each.
+
+    Asks for no further page once ``window.limit`` records are there. ``received`` is what came with each page.
     """
-    held: list[Record] = []
-    cells = total = 0
+    held, names, rows, size = list[pa.Table](), set[str](), 0, 0
+    for table in _tables(pages, window, received or Received()):
+        names.update(table.column_names)
+        rows, size = rows + table.num_rows, size + table.nbytes
+        if held and (rows > ROWS or rows * len(names) > CELLS or size > BYTES):
+            yield _joined(held)
+            held, names, rows, size = [], set(table.column_names), table.num_rows, table.nbytes
+        held.append(table)
+    if held:
+        yield _joined(held)
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables, promote_options="default").combine_chunks() if len(tables) > 1 else tables[0]
+
+
+def _tables(pages: Iterable[Sequence[Record]], window: Window, received: Received) -> Iterator[pa.Table]:
+    """The records in tables of at most :data:`_STEP` rows: only a table shows what its records hold. None is too much for a batch."""
+    waiting, most, room, total, before = list[Record](), _STEP, _STEP, 0, received.size
     for page in pages:
-        held += page
-        cells += sum(map(len, page))
+        each = (received.size - before) // max(len(page), 1) or 1
+        bound, before = max(1, min(BYTES // each, isqrt(_LIKELY // each))), received.size
+        room = min(room, bound)
+        for record in page:
+            if len(waiting) >= room:
+                made = _fitting(waiting)
+                yield from made
+                most = min(_STEP, 2 * min(table.num_rows for table in made))
+                waiting, room = [], min(most, bound)
+            waiting.append(record)
         total += len(page)
-        if len(held) >= ROWS or cells >= CELLS:
-            yield table_of(held)
-            held, cells = [], 0
         if window.limit is not None and total >= window.limit:
             break
-    if held:
-        yield table_of(held)
+    if waiting:
+        yield from _fitting(waiting)
+
+
+def _fitting(records: list[Record]) -> list[pa.Table]:
+    """The records as a table, as several where one would be more than a batch. A record alone is one, whatever it holds."""
+    made = table_of(records)
+    if len(records) == 1 or (made.num_rows * made.num_columns <= CELLS and made.nbytes <= BYTES):
+        return [made]
+    half, made = len(records) // 2, None
+    return [*_fitting(records[:half]), *_fitting(records[half:])]
 
 
 def rows(text: bytes) -> list[Record]:

@@ -1,5 +1,6 @@
 """The parts that a connector puts together: pages by time, budgets in bodies, tokens for a client, batches of keys, folded connections."""
 
+from dataclasses import replace
 from functools import partialmethod
 from typing import Any
 
@@ -34,29 +35,58 @@ def page(*records: tuple[str, int], total: int = 100, request: rest.Request | No
     return response({"items": items, "total": total}, request)
 
 
+def after(*records: tuple[str, int]) -> dict[str, list[str]]:
+    """What a page is to begin with that follows these records."""
+    items = page(*records).body["items"]
+    return {name: [each[name] for each in items] for name in ("id", "at")}
+
+
 # pages by time
 
 
 def test_the_next_page_begins_with_the_last_record_at_its_own_time():
     following = BY_TIME.next(page(("a", 1), ("b", 2), ("c", 2)))
     assert following is not None
-    assert (following.query, following.follows) == ({"since": "2026-04-13T08:00:01Z", "offset": 1}, {"id": "c"})
+    assert (following.query, following.follows) == ({"since": "2026-04-13T08:00:01Z", "offset": 1}, after(("c", 2)))
 
 
 def test_that_record_is_no_record_of_the_page_and_another_one_is():
-    request = rest.Request("/", {"since": "2026-04-13T08:00:01Z", "offset": 1}, follows={"id": "c"})
+    request = rest.Request("/", {"since": "2026-04-13T08:00:01Z", "offset": 1}, follows=after(("c", 2)))
     whole, shifted = page(("c", 2), ("d", 3), request=request), page(("d", 3), request=request)
     assert [each["id"] for each in whole.records("items")] == ["d"]
     assert [each["id"] for each in shifted.records("items")] == ["d"]
     again = BY_TIME.next(shifted)
     assert again is not None
-    assert (again.query["offset"], again.query["since"], again.follows) == (None, "2026-04-13T08:00:01Z", {})
+    assert (again.query["offset"], again.query["since"], again.follows, again.again) == (None, "2026-04-13T08:00:01Z", {}, 1)
+    with pytest.raises(ContractBroken, match="no page that follows the one before, 100 times"):
+        BY_TIME.next(replace(shifted, request=replace(request, again=100)))
 
 
 def test_inside_one_time_pages_go_by_offset():
-    following = BY_TIME.next(page(("a", 1), ("b", 1), ("c", 1), request=rest.Request("/", {"offset": 4}, follows={"id": "a"})))
+    following = BY_TIME.next(page(("a", 1), ("b", 1), ("c", 1), request=rest.Request("/", {"offset": 4}, follows=after(("a", 1)))))
     assert following is not None
-    assert (following.query, following.follows) == ({"offset": 6}, {"id": "c"})
+    assert (following.query, following.follows) == ({"offset": 6}, after(("c", 1)))
+
+
+def test_a_tenth_of_a_page_is_read_again_so_that_a_few_who_leave_shift_nothing():
+    names = [f"n{number:02}" for number in range(30)]
+    following = BY_TIME.next(page(*((name, 1) for name in names)))
+    assert following is not None
+    assert (following.query, following.follows["id"]) == ({"offset": 27}, names[-3:])
+    two_left = page(("n29", 1), ("n30", 1), request=following)
+    assert [each["id"] for each in two_left.records("items")] == ["n30"]
+    assert (BY_TIME.next(two_left) or following).again == 0
+
+
+def test_a_page_that_begins_before_what_it_follows_leaves_nothing_out():
+    request = rest.Request("/", {"since": "2026-04-13T08:00:01Z", "offset": 1}, follows=after(("c", 2)))
+    with pytest.raises(ContractBroken, match="below the bound of 'at'"):  # a page that comes again
+        BY_TIME.next(page(("a", 0), ("c", 2), ("d", 2), request=request))
+    early = page(("a", 1), ("b", 2), ("c", 2), ("d", 2), request=request)
+    assert [each["id"] for each in early.records("items")] == ["a", "b", "c", "d"]
+    following = BY_TIME.next(early)
+    assert following is not None
+    assert (following.query, following.again) == ({"since": "2026-04-13T08:00:01Z", "offset": 4}, 0), "the bound includes what equals it"
 
 
 def test_it_ends_where_all_are_read_and_not_before():

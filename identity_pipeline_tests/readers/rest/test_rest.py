@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import trustme
 
@@ -659,7 +660,8 @@ def test_an_offset_grows_by_what_was_read_up_to_the_total():
 
 
 def keyset() -> rest.KeysetPaginator:
-    return rest.KeysetPaginator("results", "id", "body.filters.0.value", lambda page: page.at("more") is True)
+    tokens = rest.CursorPaginator("token", "body.after")
+    return rest.KeysetPaginator("results", "id", "body.filters.0.value", lambda page: page.at("more") is True, tokens)
 
 
 def test_a_keyset_asks_for_what_lies_above_the_last_id():
@@ -669,6 +671,21 @@ def test_a_keyset_asks_for_what_lies_above_the_last_id():
     sent = [a.request.body for a in client(server, []).pages(rest.Request("/p", body={"filters": [{"value": "0"}]}), keyset())]
     server.close()
     assert sent == [{"filters": [{"value": "0"}]}, {"filters": [{"value": "10"}]}]
+
+
+@pytest.mark.parametrize("without", [[], [{"id": "x"}]])
+def test_a_keyset_goes_past_a_page_without_ids_by_its_token_and_on_by_id(without):
+    answers = [
+        {"results": [{"id": "9"}], "more": True, "token": "1"},
+        {"results": without, "more": True, "token": "2"},
+        {"results": without, "more": True, "token": "3"},
+        {"results": [{"id": "11"}], "more": True, "token": "4"},
+        {"results": [{"id": "12"}]},
+    ]
+    paged = client(scripted(*answers), []).pages(rest.Request("/p", body={"filters": [{"value": "0"}]}), keyset())
+    assert [((sent := page.request.body or {})["filters"][0]["value"], sent.get("after", "-")) for page in paged] == [
+        ("0", "-"), ("9", "-"), ("9", "2"), ("9", "3"), ("11", "-"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -941,6 +958,52 @@ def test_pages_are_gathered_and_no_more_are_asked_for_than_wanted():
     asked.clear()
     assert sum(batch.num_rows for batch in rest.batches(source(), Window(limit=150))) == 200
     assert asked == [0, 1]
+
+
+def sized(*pages: list[rest.Record]) -> list[pa.Table]:
+    """The batches of pages that came as JSON."""
+    received = rest.Received()
+
+    def source() -> Iterator[list[rest.Record]]:
+        for page in pages:
+            received.size += len(json.dumps(page))
+            yield page
+
+    return list(rest.batches(source(), Window(), received))
+
+
+def test_long_texts_make_short_batches():
+    pages = [[{"id": f"{page}-{i}", "notes": [{"text": "n" * 200_000}]} for i in range(50)] for page in range(6)]
+    found = sized([{"id": str(i)} for i in range(400)], *pages)
+    assert sum(batch.num_rows for batch in found) == 700
+    assert max(batch.nbytes for batch in found) < 20_000_000
+    assert [batch.num_rows for batch in rest.batches([pages[0] * 4], Window())] == [50] * 4, "whether or not it is told what came"
+
+
+def test_fields_that_each_record_has_of_its_own_make_short_batches():
+    records = [{"id": str(i), "metadata": {"orders": {f"order_{i}_{k}": "x" for k in range(4)}}} for i in range(3_000)]
+    found = sized(*(records[start : start + 100] for start in range(0, 3_000, 100)))
+    assert max(batch.num_rows * batch.num_columns for batch in found) <= 1_000_000
+    rows = [{name: value for name, value in row.items() if value is not None} for batch in found for row in batch.to_pylist()]
+    assert rows == [{"id": str(i)} | {f"metadata.orders.order_{i}_{k}": "x" for k in range(4)} for i in range(3_000)]
+
+
+def test_one_record_of_many_fields_passes_among_others():
+    wide = {"id": "wide"} | {f"field_{n}": "x" for n in range(20_000)}
+    found = sized([{"id": str(i)} for i in range(600)] + [wide] + [{"id": str(i)} for i in range(601, 1_000)])
+    assert max(batch.num_rows * batch.num_columns for batch in found) <= 1_000_000
+    names = [row["id"] for batch in found for row in batch.select(["id"]).to_pylist()]
+    assert names == [*map(str, range(600)), "wide", *map(str, range(601, 1_000))]
+
+
+def test_a_page_of_any_length_is_read_in_batches():
+    assert [batch.num_rows for batch in rest.batches([[{"id": "x"}] * 12_000], Window())] == [5_000, 5_000, 2_000]
+
+
+def test_what_an_answer_holds_is_counted_as_it_is_unpacked(proxy, naps):
+    asked = client(proxy, naps)
+    asked.send(rest.Request("/p"))
+    assert asked.received.size > 0
 
 
 # The connection test
