@@ -1,6 +1,7 @@
 """What the documentation says of connectors is what they are."""
 
 import ast
+import dataclasses
 import re
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from identity_pipeline import docs
 from identity_pipeline.connectors import connector, modules
 from identity_pipeline.connectors.base import RestConnector
+from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.settings import PACKAGE
 from identity_pipeline_tests.cli.workplace import run
 
@@ -37,6 +39,12 @@ def section(text: str, heading: str) -> str:
 
 def test_every_source_type_has_a_page_and_every_page_a_source_type() -> None:
     assert {path.stem for path in PAGES.glob("*.md")} == set(modules())
+
+
+def test_the_page_about_declarations_is_up_to_date() -> None:
+    text = (PAGES.parent / "declarations.md").read_text("utf-8")
+    assert docs.with_fields(text) == text, "run `python -m identity_pipeline.docs`"
+    assert all(f"`{field.name}`" in text for field in dataclasses.fields(FieldMap) if field.name != "deleted_when")
 
 
 @pytest.mark.parametrize("source_type", modules())

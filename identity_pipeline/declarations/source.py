@@ -58,17 +58,17 @@ class Source(BaseModel):
     cursor_overlap: float | None = Field(
         default=None, ge=0, description="Subtracted from the mark before each read: seconds for timestamp, numbers for int"
     )
-    schedule: str | None = Field(default=None, description="Cron")
+    schedule: str | None = Field(default=None, description="Cron of loads, such as `*/30 * * * *`")
     sensor: bool = Field(default=False, description="Start a load when a file arrives (file sources)")
     full_refresh_schedule: str | None = Field(default=None, description="Cron of full reads, which also find deletions")
     mapping: dict[str, str | list[str]] = Field(default={}, description="Canonical field -> source field(s), over the connector's own")
     default_region: str | None = Field(
         default=None, pattern=r"^[A-Z]{2}$", description="Country of phone numbers that name none (ISO 3166-1)"
     )
-    owners: list[str] = Field(default=[], description="team:NAME or e-mail addresses")
-    description: str | None = None
+    owners: list[str] = Field(default=[], description="team:NAME or e-mail addresses, shown in Dagster")
+    description: str | None = Field(default=None, description="Shown in Dagster and on the source's page")
     max_deleted_share: float = Field(default=0.2, ge=0, le=1, description="A full refresh that would delete more deletes nothing")
-    max_quarantined_share: float = Field(default=0.05, ge=0, le=1, description="Above it the asset check warns")
+    max_quarantined_share: float = Field(default=0.05, ge=0, le=1, description="Above it the asset check and `ingest` warn")
     max_age_hours: float | None = Field(
         default=None, gt=0, description="The source counts as stale when its last load is older; default twice the schedule's interval"
     )
