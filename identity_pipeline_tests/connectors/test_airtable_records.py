@@ -90,6 +90,16 @@ def test_fields_are_found_by_type_whatever_they_are_called(base, table):
     assert (row["source_created_at"], row["source_updated_at"]) == (ago(days=1), ago(hours=1))
 
 
+def test_a_lookup_is_its_first_text_and_a_link_to_a_record_nobodys_name(base):
+    base.fields |= {"Company": "multipleRecordLinks", "Company Name": "multipleLookupValues", "City": "multipleLookupValues"}
+    base.put("rec1", NOW, Company=["recA0123456789abc"], City=["Berlin", "Bonn"])
+    base.put("rec2", NOW, Company=["recA0123456789abc"], **{"Company Name": ["Acme"]})
+    [batch] = connector(base).read(reading.window(connector(base)))
+    one, two = normalise.canonicalise(cast_all_utf8(batch), AirtableRecords.field_map).to_pylist()
+    assert (one["company"], one["city"], two["company"]) == (None, "Berlin", "Acme")
+    assert batch.column("Company")[0].as_py() == '["recA0123456789abc"]', "what came is in raw"
+
+
 def test_without_the_schema_fields_are_found_by_name_and_that_is_said(base):
     base.scopes = ("data.records:read",)
     base.fields["Email"] = "email"
