@@ -111,8 +111,10 @@ class AirtableRecords(RestConnector):
             for place, name in zip(places, [n for n, t in types.items() if t == kind], strict=False)
         }
         if types:
-            inside = (f"{name}{part}" for name in types for part in INSIDE)
-            window.context.fields = ("id", "createdTime", *typed, *inside)
+            window.context.fields = (
+                *("id", "createdTime", *typed),
+                *(f"{name}{part}" for name in types for part in INSIDE),
+            )
         else:
             window.context.withheld = {
                 each: UNTYPED for places in BY_TYPE.values() for each in places

@@ -28,7 +28,6 @@ from identity_pipeline.readers import rest
 
 TWO_DAYS = 2 * 86_400
 NEXT = "pages.next.starting_after"
-PREVIEW = {"Intercom-Version": "Preview"}
 WENT = {"contact.deleted": "contact_id", "contact.merged": "merge_source_id"}
 SECONDS = CursorColumn("timestamp", overlap=900, reading=Reading(unit="s"))
 
@@ -107,7 +106,7 @@ class IntercomContacts(RestConnector):
         query = {"per_page": 150, "starting_after": window.state}
         asked = rest.Request("/contacts/activities", query, size="query.per_page")
         onward = rest.CursorPaginator(NEXT, "query.starting_after")
-        for page in replace(client, headers=PREVIEW).pages(
+        for page in replace(client, headers={"Intercom-Version": "Preview"}).pages(
             asked,
             onward,
             state="data.-1.id",
