@@ -24,8 +24,10 @@ from identity_pipeline.connectors.base import CursorColumn, RestConnector, Secre
 from identity_pipeline.core.window import Window
 from identity_pipeline.readers import names, rest
 
-TYPES = ("email", "phoneNumber", "lastModifiedTime")
-OWN_FIELDS = ("id", "createdTime", *(f"by_type.{kind}" for kind in TYPES))
+BY_TYPE = {
+    kind: tuple(f"by_type.{kind}.{n}" for n in range(1, most + 1))
+    for kind, most in {"email": 20, "phoneNumber": 20, "lastModifiedTime": 1}.items()
+}
 INSIDE = ("", ".id", ".email", ".name", ".text", ".value", ".state", ".label", ".error")
 CHANGED = "LAST_MODIFIED_TIME()"
 FORMULAS = {
@@ -35,6 +37,10 @@ FORMULAS = {
     "timestamp": "OR({field}=BLANK(),IS_AFTER({field},DATETIME_PARSE('{bound}')))",
     "int": "OR({field}=BLANK(),{field}>={bound})",
 }
+UNTYPED = (
+    "give the token the scope schema.bases:read again, or say by `mapping:` which fields hold "
+    "e-mail addresses, phone numbers and times of change, then run it again"
+)
 FIELD = rest.VendorError(advice="cursor_column has to be a field of the table, spelled as there")
 
 
@@ -80,10 +86,10 @@ class AirtableRecords(RestConnector):
     field_map = replace(
         names.HEADERS,
         external_id=("id",),
-        email=("by_type.email", *names.HEADERS.email),
-        phone=("by_type.phoneNumber", *names.HEADERS.phone),
+        email=(*BY_TYPE["email"], *names.HEADERS.email),
+        phone=(*BY_TYPE["phoneNumber"], *names.HEADERS.phone),
         source_created_at=("createdTime",),
-        source_updated_at=("by_type.lastModifiedTime", *names.HEADERS.source_updated_at),
+        source_updated_at=(*BY_TYPE["lastModifiedTime"], *names.HEADERS.source_updated_at),
     )
 
     def auth(self) -> rest.Auth:
@@ -99,9 +105,20 @@ class AirtableRecords(RestConnector):
         )
         tables = schema.keyed("tables", "name") | schema.keyed("tables", "id") if schema else {}
         types = {f["name"]: f["type"] for f in tables.get(self.table, {}).get("fields") or ()}
-        window.context.fields = (
-            (*OWN_FIELDS, *(f"{name}{part}" for name in types for part in INSIDE)) if types else ()
-        )
+        typed = {
+            place: name
+            for kind, places in BY_TYPE.items()
+            for place, name in zip(places, [n for n, t in types.items() if t == kind], strict=False)
+        }
+        if types:
+            window.context.fields = (
+                *("id", "createdTime", *typed),
+                *(f"{name}{part}" for name in types for part in INSIDE),
+            )
+        else:
+            window.context.withheld = {
+                each: UNTYPED for places in BY_TYPE.values() for each in places
+            }
         by = window.cursor_column if window.incremental else None
         query = {
             "pageSize": 100,
@@ -115,7 +132,11 @@ class AirtableRecords(RestConnector):
             ),
             rest.CursorPaginator("offset", "query.offset"),
         ):
-            yield [_typed(each, types) for each in page.records("records", lift="fields")]
+            yield [
+                {name: _lasting(value) for name, value in each.items()}
+                | {place: each.get(name) for place, name in typed.items()}
+                for each in page.records("records", lift="fields")
+            ]
 
 
 def _formula(window: Window) -> str | None:
@@ -125,18 +146,6 @@ def _formula(window: Window) -> str | None:
     form = FORMULAS.get(column) or FORMULAS.get(kind, "")
     bound = window.lower_bound("iso_s", exclusive=kind == "timestamp")
     return form.format(field=field, bound=bound) or None
-
-
-def _typed(record: rest.Record, types: dict[str, str]) -> rest.Record:
-    """A record, with what its fields of some types hold under the type too."""
-    by_type = {
-        kind: [record[name] for name, each in types.items() if each == kind and name in record]
-        for kind in TYPES
-    }
-    return {name: _lasting(value) for name, value in record.items()} | {
-        "by_type": by_type
-        | {"lastModifiedTime": next(iter(by_type["lastModifiedTime"]), None)}  # a single time
-    }
 
 
 def _lasting(value: Any) -> Any:

@@ -10,12 +10,14 @@ The cursor's traps:
 - The default order is the newest first: pages go by the oldest change, so that a contact which
   changes meanwhile is met again.
 - New contacts can be searched after some minutes, hence the overlap.
-- Deletions are in the activities of version 2.17 and later, which have no time filter: where a load
-  ended is kept as state. An empty answer may mean that they cannot be read, so it moves nothing.
+- Deletions are in the activities, which only the version Preview has, whatever the others are asked
+  in. They have no time filter: where a load ended is kept as state. An empty answer may mean that
+  they cannot be read, so it moves nothing.
 
 https://developers.intercom.com/docs/references/rest-api/api.intercom.io/contacts/searchcontacts
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
 from identity_pipeline.connectors.base import CursorColumn, RestConnector, Secret, setting
@@ -98,14 +100,19 @@ class IntercomContacts(RestConnector):
         onward = rest.CursorPaginator(NEXT, "body.pagination.starting_after")
         for page in client.pages(search, onward, rest.Total("total_count", "data", indexed=True)):
             yield [_contact(each) for each in page.records("data")]
-        if self.api_version == "Preview" or int(self.api_version[2:]) >= 17:
-            yield from self._went(client, window, column)
+        yield from self._went(client, window, column)
 
     def _went(self, client: rest.Client, window: Window, column: str) -> rest.Pages:
         query = {"per_page": 150, "starting_after": window.state}
         asked = rest.Request("/contacts/activities", query, size="query.per_page")
         onward = rest.CursorPaginator(NEXT, "query.starting_after")
-        for page in client.pages(asked, onward, state="data.-1.id", resumed=bool(window.state)):
+        for page in replace(client, headers={"Intercom-Version": "Preview"}).pages(
+            asked,
+            onward,
+            state="data.-1.id",
+            resumed=bool(window.state),
+            without="deleted contacts are found by full refreshes only",
+        ):
             yield [
                 each if REJECTED in each else _gone(each, column)
                 for each in page.records("data")

@@ -24,7 +24,7 @@ class FieldMap:
 
     ``external_id`` is the first of its fields that the source has. ``email`` and ``phone`` collect
     the values of all their fields (each may hold several, separated by ``;`` or as a JSON list).
-    The others take the first value that is not blank. ``deleted_at`` is a time at which the source
+    The others take the first value that is not blank, of a JSON list its first text. ``deleted_at`` is a time at which the source
     says the record went; ``deleted_when`` is ``field -> value`` that says so without a time.
     ``merged_into`` names the surviving id on the loser; ``absorbed`` lists the losers' ids on the
     survivor (``;``-separated or a JSON list).

@@ -31,7 +31,8 @@ class ReadContext:
     nothing has changed in them. ``sweeps`` says whether what this read did not see is gone: None leaves
     it to the load, where only a full refresh shows that. ``source_count`` is how many records the
     source says it has, where it says so. ``fields`` are the fields that the source says it has, empty
-    where it does not say, ``key`` those of them by which it tells its records apart. ``source_maximum``
+    where it does not say, ``key`` those of them by which it tells its records apart. ``withheld`` are
+    fields that it has and does not show to us, each with what to do about it. ``source_maximum``
     is the largest cursor value it holds (canonical text), asked for where nothing lay at or above the
     lower bound: the mark was too high. ``state`` is what the source hands out to continue from, that of
     the load before until a reader has a new one: kept with the mark, never shown. ``asked_below`` says
@@ -49,6 +50,7 @@ class ReadContext:
     source_count: int | None = None
     fields: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
+    withheld: Mapping[str, str] = field(default_factory=dict)
     source_maximum: str | None = None
     asked_below: bool = False
     files: dict[str, FileVersion] = field(default_factory=dict)

@@ -262,6 +262,8 @@ def _token(of: Vendor, token_url: str, form: dict[str, str]) -> Answer:
         case "app" if "assertion" not in form:
             raise ConfigurationError(f"{said}: {verdict.why}: check its id, secret and redirect address: {flow.set_app(of)}; a new app "
                                      "may take 10 minutes until it is known")  # fmt: skip
+        case "clock":
+            raise ConfigurationError(f"{said}: {verdict.why}: set the clock of this machine, then {_AGAIN}")
         case "admin" | "network":
             raise ConfigurationError(f"{said}: {verdict.why}: have it allowed, then {_AGAIN}")
         case _ if form["grant_type"] == "authorization_code":

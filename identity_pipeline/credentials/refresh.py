@@ -61,7 +61,7 @@ def ensure_fresh_credential(
     Raises:
         CredentialError: the grant is dead, and says who connects it again how; the vendor is not asked again until then.
         ConfigurationError: there is no such credential, or the OAuth app, its secret or its addresses are not accepted.
-        PermissionDenied: an administrator has to approve the app.
+        PermissionDenied: an administrator has to approve the app or the account.
         SourceUnavailable: the vendor is busy or down; the grant is as it was.
     """
     found = vault.use(url, name)
@@ -241,7 +241,9 @@ def _error(row: Mapping[str, Any], of: Vendor, verdict: Verdict, answer: Answer)
             fix = vault.stored_by(row) if row["kind"] == "oauth_key" else f"{flow.set_app(of)}; the grant need not be renewed"
             return ConfigurationError(f"{said}: store it as it is now: {fix}")
         case "admin":
-            return PermissionDenied(f"{said}: have it approved, then run again; the grant need not be renewed")
+            return PermissionDenied(f"{said}: have it approved, or lifted, then run again; the grant need not be renewed")
+        case "clock":
+            return ConfigurationError(f"{said}: set the clock of this machine, best by NTP, then run again; the credential is as it was")
         case "network":
             return PermissionDenied(f"{said}: have the address allowed, then run again; the grant need not be renewed")
         case _:

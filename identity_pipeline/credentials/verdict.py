@@ -11,9 +11,10 @@ from typing import Literal
 
 from identity_pipeline.readers.http.endpoint import Answer
 
-Act = Literal["reconnect", "app", "admin", "network", "busy", "unknown"]
-"""``reconnect``: the grant is dead. ``app``: the OAuth app's own id, secret or settings. ``admin``: somebody has to approve
-the app. ``network``: this address may not ask. ``busy``: nobody, later. ``unknown``: refused, and the grant may be alive."""
+Act = Literal["reconnect", "app", "admin", "network", "clock", "busy", "unknown"]
+"""``reconnect``: the grant is dead, whatever happens elsewhere. ``app``: the OAuth app's own id, secret or settings. ``admin``:
+somebody has to approve the app or the account. ``network``: this address may not ask. ``clock``: this machine's is wrong.
+``busy``: nobody, later. ``unknown``: refused, and the grant may be alive."""
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,59}")
 _BUSY = frozenset({"rate_limit_exceeded", "server_error", "temporarily_unavailable"})
@@ -24,10 +25,10 @@ _APP = frozenset(
     }
 )  # fmt: skip
 _ADMIN = frozenset({"admin_policy_enforced", "OAUTH_APP_BLOCKED", "OAUTH_APPROVAL_ERROR_GENERIC", "OAUTH_EC_APP_NOT_FOUND"})
+_INACTIVE = frozenset({"inactive_user", "inactive_org"})
 _DEAD = frozenset(
     {
-        "invalid_grant", "interaction_required", "login_required", "consent_required", "inactive_user", "inactive_org", "access_denied",
-        "invalid_token", "authorization_denied",
+        "invalid_grant", "interaction_required", "login_required", "consent_required", "invalid_token", "authorization_denied",
     }
 )  # fmt: skip
 
@@ -52,7 +53,13 @@ _RULES = (
     _rule("app", "the app's client secret has expired", (7000222,)),
     _rule("app", "the app's client secret is wrong", (7000215,)),
     _rule("app", "the app, or the directory that it is looked for in, does not exist", (700016, 90002)),
-    _rule("app", "the app's certificate or the time of its assertion is not accepted", (700027, 700021, 700024)),
+    _rule("app", "the app's certificate or its assertion is not accepted", (700027, 700021)),
+    _rule(
+        "clock",
+        "this machine's clock is wrong: what it signed is not of the present",
+        (700024,),
+        r"\bshort-lived token\b|\bassertion\b.*\bexpired\b|\bexpired\b.*\bassertion\b",
+    ),
     _rule("admin", "the app is disabled, or an administrator has to approve it", (7000112, 90094, 650052, 50105)),
     _rule("reconnect", "it was not used for too long and has expired", (700082, 70008, 700084, 70043), r"\binactivity\b"),
     _rule("reconnect", "the password was changed, or the grant was taken back", (50173, 50132, 50133)),
@@ -62,15 +69,20 @@ _RULES = (
         (50076, 50079, 50078, 50158),
         r"\binvalid_rapt\b",
     ),
-    _rule("reconnect", "a policy of the administrator (Conditional Access) refuses it", (53000, 53001, 53002, 53003)),
-    _rule("reconnect", "consent to what the app asks for is missing", (65001, 65004)),
-    _rule(
-        "reconnect", "the account is disabled, locked or gone", (50057, 50034, 50020, 50053), r"\baccount (has been deleted|not found)\b"
-    ),
-    _rule("reconnect", "this machine's clock is wrong: the assertion is not of the present", words=r"\bshort-lived token\b"),
-    _rule("reconnect", "the user has not approved the app, which an administrator can do for him", words=r"hasn't approved this consumer"),
-    _rule("reconnect", "the key is not (any more) the account's", words=r"\binvalid jwt signature\b"),
+    _rule("admin", "a policy of the administrator (Conditional Access) refuses it", (53000, 53001, 53002, 53003)),
+    _rule("unknown", "consent to what the app asks for is missing", (65001, 65004)),
+    _rule("admin", "the account is disabled or locked", (50057, 50053)),
+    _rule("reconnect", "the account is gone", (50034, 50020), r"\baccount (has been deleted|not found)\b"),
+    _rule("admin", "the user has not approved the app, which an administrator can do for him", words=r"hasn't approved this consumer"),
+    _rule("unknown", "the key is not (any more, or not yet) the account's", words=r"\binvalid jwt signature\b"),
     _rule("reconnect", "it was revoked, or has expired", words=r"\b(expired|revoked)\b"),
+)
+
+_BY_ERROR: tuple[tuple[Act, str, frozenset[str]], ...] = (
+    ("app", "the app is not accepted", _APP),
+    ("admin", "an administrator has to approve the app", _ADMIN),
+    ("admin", "the account is disabled", _INACTIVE),
+    ("reconnect", "it was revoked, or has expired", _DEAD),
 )
 
 
@@ -95,13 +107,9 @@ def judge(answer: Answer) -> Verdict:
     for rule in _RULES:
         if numbers & rule.numbers or re.search(rule.words, sentence):
             return Verdict(rule.act, rule.why, shown)
-    if error in _APP:
-        return Verdict("app", "the app is not accepted", shown)
-    if error in _ADMIN:
-        return Verdict("admin", "an administrator has to approve the app", shown)
-    if error in _DEAD:
-        inactive = error in {"inactive_user", "inactive_org"}
-        return Verdict("reconnect", "the account is disabled" if inactive else "it was revoked, or has expired", shown)
+    for act, why, errors in _BY_ERROR:
+        if error in errors:
+            return Verdict(act, why, shown)
     return Verdict("unknown", "it refused", shown)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from identity_pipeline.core.cursor_filter import CursorCounts
-from identity_pipeline.core.errors import ConfigurationError, SchemaChanged
+from identity_pipeline.core.errors import ConfigurationError, PermissionDenied, SchemaChanged
 from identity_pipeline.core.load_spec import LoadSpec
 from identity_pipeline.core.spelling import suggestion
 from identity_pipeline.core.window import Window
@@ -49,7 +49,14 @@ class Fields:
         Raises:
             SchemaChanged: as :meth:`batch`.
             ConfigurationError: the user's own mapping names a field that the source never had.
+            PermissionDenied: it withholds a field that earlier loads had, also where a full refresh was asked for.
         """
+        for name in self.spec.field_map.source_fields():
+            if name in self.before and (advice := window.context.withheld.get(name)):
+                raise PermissionDenied(
+                    f"{self.spec.source_name}: the source does not show {name!r} any more, which earlier loads have read: nothing was "
+                    f"merged, since that would overwrite it with nothing; {advice}"
+                )
         known = {*written, *window.context.fields}
         if not known or not (self.spec.whole or window.context.fields):
             return

@@ -17,9 +17,9 @@ from identity_pipeline.core.cursor import INSTANT
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.text import SANITISED
 from identity_pipeline.normalise import country, email, moment, name, phone
-from identity_pipeline.normalise.cells import by_row, columns, first_filled, listed, once_each, trimmed, truth, words
+from identity_pipeline.normalise.cells import by_row, columns, first_filled, first_listed, listed, once_each, trimmed, truth, words
 
-VERSION = "2"
+VERSION = "3"
 """Of the rules in this package. Raise it whenever any text becomes something else than before (a test compares)."""
 
 _TEXTS = ("company", "job_title", "street", "city", "region", "postal_code")
@@ -74,9 +74,9 @@ def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str 
     made: dict[str, pa.Array] = {}
 
     def text(field: str) -> pa.Array:
-        return first_filled([name.clean(c) for c in columns(records, getattr(field_map, field))], rows, pa.string())
+        return first_filled([name.clean(first_listed(c)) for c in columns(records, getattr(field_map, field))], rows, pa.string())
 
-    made["country"] = first_filled([country.codes(c) for c in columns(records, field_map.country)], rows, pa.string())
+    made["country"] = first_filled([country.codes(first_listed(c)) for c in columns(records, field_map.country)], rows, pa.string())
     made["email"], made["email_verdict"], made["emails"] = by_row(rows, [email.find(c) for c in columns(records, field_map.email)])
     numbers = columns(records, field_map.phone)
     home = country.alpha_2(default_region or "")
@@ -87,7 +87,7 @@ def canonicalise(records: pa.Table, field_map: FieldMap, *, default_region: str 
     made |= {
         field: _when(records, getattr(field_map, field), timezone) for field in ("source_created_at", "source_updated_at", "deleted_at")
     }
-    made["merged_into"] = first_filled([trimmed(c) for c in columns(ids, field_map.merged_into)], rows, pa.string())
+    made["merged_into"] = first_filled([_id(c) for c in columns(ids, field_map.merged_into)], rows, pa.string())
     made["absorbed"] = _absorbed(columns(ids, field_map.absorbed), rows)
     made["deleted"] = _deleted(records, field_map, made["deleted_at"])
     return pa.table([made[field] for field in FIELDS.names], schema=FIELDS)
@@ -102,6 +102,11 @@ def _without_escapes(records: pa.Table, field_map: FieldMap) -> pa.Table:
             bare = pc.replace_substring_regex(records.column(at), _ESCAPE, "")
             records = records.set_column(at, field, pc.if_else(marked, bare, records.column(at)))
     return records
+
+
+def _id(column: pa.Array) -> pa.Array:
+    """A column of one id each."""
+    return trimmed(first_listed(column, texts=False))
 
 
 def _ids(cell: str) -> list[str]:
@@ -127,12 +132,12 @@ def departed(records: pa.Table, field_map: FieldMap) -> pa.Array:
     """Which records the source tells to be gone: deleted, or merged into another."""
     gone = _deleted(records, field_map, _when(records, field_map.deleted_at, "UTC"))
     for column in columns(records, field_map.merged_into):
-        gone = pc.or_(gone, trimmed(column).is_valid())
+        gone = pc.or_(gone, _id(column).is_valid())
     return gone
 
 
 def _when(records: pa.Table, fields: Sequence[str], timezone: str) -> pa.Array:
-    return first_filled([moment.moments(c, timezone) for c in columns(records, fields)], records.num_rows, INSTANT)
+    return first_filled([moment.moments(first_listed(c), timezone) for c in columns(records, fields)], records.num_rows, INSTANT)
 
 
 def _deleted(records: pa.Table, field_map: FieldMap, deleted_at: pa.Array) -> pa.Array:

@@ -27,6 +27,9 @@ _INVISIBLE = re.compile(
 """Control, zero-width, bidi, filler, variation and tag characters. The two joiners are apart: they tell domains from each other."""
 
 _KEYS_OF_VALUE = ("value", "address", "email", "number", "phone", "canonicalForm", "id")
+_KEYS_OF_TEXT = ("name", "value", "label", "text")
+_LINK = re.compile(r"rec(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{14}")
+"""Airtable's id of a record that a cell links to: nobody's name."""
 
 Judged = tuple[str | None, int]
 """A value (null unless valid) and its verdict."""
@@ -83,11 +86,28 @@ def once_each(keys: Iterable[_K], read: Callable[[_K], _V]) -> list[_V]:
     return results
 
 
-def listed(text: str) -> list[str] | None:
+def first_listed(column: pa.Array, *, texts: bool = True) -> pa.Array:
+    """A column in which a cell that holds a JSON list has become its first value; null where it has none.
+
+    For what a record has one of. Without ``texts`` the values are ids, which a link may be.
+    """
+    lists = truth(pc.and_(pc.starts_with(column, "["), pc.ends_with(column, "]")))
+    if not lists.any():
+        return column
+
+    def first(cell: str) -> str | None:
+        items = listed(cell, _KEYS_OF_TEXT if texts else _KEYS_OF_VALUE)
+        return cell if items is None else next((item for item in items if item.strip() and not (texts and _LINK.fullmatch(item))), None)
+
+    mask = pa.array(lists)
+    return pc.replace_with_mask(column, mask, pa.array(once_each(column.filter(mask).to_pylist(), first), pa.string()))
+
+
+def listed(text: str, keys: Sequence[str] = _KEYS_OF_VALUE) -> list[str] | None:
     """The texts in a JSON list, None if ``text`` is not one.
 
-    A list of objects (``[{"value": …, "primary": true}]``) gives each object's value, those marked
-    primary first.
+    A list of objects (``[{"value": …, "primary": true}]``) gives of each object what it has under the first of
+    ``keys``, those marked primary first.
     """
     if not (text.startswith("[") and text.endswith("]")):
         return None
@@ -97,7 +117,7 @@ def listed(text: str) -> list[str] | None:
         return None
     found: list[tuple[bool, str]] = []
     for item in items:
-        value = next((item[k] for k in _KEYS_OF_VALUE if isinstance(item.get(k), str)), None) if isinstance(item, dict) else item
+        value = next((item[k] for k in keys if isinstance(item.get(k), str)), None) if isinstance(item, dict) else item
         if isinstance(value, str):
             found.append((not _primary(item), str(value)))
     return [value for _, value in sorted(found, key=lambda pair: pair[0])]

@@ -13,12 +13,13 @@ from requests import HTTPError
 from identity_pipeline import normalise
 from identity_pipeline.connectors.airtable_records import AirtableRecords
 from identity_pipeline.core.cursor import CursorType
-from identity_pipeline.core.errors import ContractBroken, PermissionDenied, RateLimited, SourceRejected
+from identity_pipeline.core.errors import ContractBroken, PermissionDenied, RateLimited, SchemaChanged, SourceRejected
 from identity_pipeline.core.text import cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.vendor_api import serve
+from identity_pipeline.loading.spec import Target
 from identity_pipeline_tests.connectors import reading
-from identity_pipeline_tests.connectors.reading import secret
+from identity_pipeline_tests.connectors.reading import Loads, secret
 from identity_pipeline_tests.servers.airtable_api import AirtableAPI
 from identity_pipeline_tests.servers.faults import FaultProxy, status
 
@@ -87,6 +88,16 @@ def test_fields_are_found_by_type_whatever_they_are_called(base, table):
     assert row["emails"] == ["a@nordwind-demo.com", "b@nordwind-demo.com"]
     assert (row["phone"], row["full_name"]) == ("+49301234567", "Zoë Müller")
     assert (row["source_created_at"], row["source_updated_at"]) == (ago(days=1), ago(hours=1))
+
+
+def test_a_lookup_is_its_first_text_and_a_link_to_a_record_nobodys_name(base):
+    base.fields |= {"Company": "multipleRecordLinks", "Company Name": "multipleLookupValues", "City": "multipleLookupValues"}
+    base.put("rec1", NOW, Company=["recA0123456789abc"], City=["Berlin", "Bonn"])
+    base.put("rec2", NOW, Company=["recA0123456789abc"], **{"Company Name": ["Acme"]})
+    [batch] = connector(base).read(reading.window(connector(base)))
+    one, two = normalise.canonicalise(cast_all_utf8(batch), AirtableRecords.field_map).to_pylist()
+    assert (one["company"], one["city"], two["company"]) == (None, "Berlin", "Acme")
+    assert batch.column("Company")[0].as_py() == '["recA0123456789abc"]', "what came is in raw"
 
 
 def test_without_the_schema_fields_are_found_by_name_and_that_is_said(base):
@@ -219,6 +230,71 @@ def test_a_base_that_is_none_is_refused_before_anything_is_asked(base, bad):
 
 def test_the_fields_of_the_source_are_those_of_its_schema_and_what_stands_inside_them(base):
     _, window = read(base)
-    assert {"id", "createdTime", "by_type.email", "Name", "Wer.email"} <= set(window.context.fields)
+    assert {"id", "createdTime", "by_type.email.1", "by_type.email.2", "by_type.phoneNumber.1", "Name", "Wer.email"} <= set(
+        window.context.fields
+    )
+    assert not {"by_type.email.3", "by_type.phoneNumber.2"} & set(window.context.fields)
     base.scopes = ("data.records:read",)
     assert not read(base)[1].context.fields
+
+
+KNOWN = {"Kontakt": "a@nordwind-demo.com", "Zweite": "b@nordwind-demo.com", "Ruf": "+49 30 1234567"}
+
+
+@pytest.fixture
+def loads(base: AirtableAPI, target: Target) -> Loads:
+    """A table of one record, loaded by its fields' types; then the record changes."""
+    loads = Loads(target, connector(base), "Geändert")
+    base.put("rec1", ago(days=1), **KNOWN, Name="Ann", Geändert=ago(days=1).isoformat())
+    loads.load()
+    base.put("rec1", ago(hours=1), Name="Anna", Geändert=ago(hours=1).isoformat())
+    return loads
+
+
+def known(loads: Loads) -> tuple[list[str], str, str]:
+    row = loads.rows()["rec1"]
+    return row["emails"], row["phone"], row["full_name"]
+
+
+@pytest.mark.parametrize("full_refresh", [False, True])
+def test_a_token_that_may_not_see_the_schema_any_more_overwrites_nothing_and_hears_what_to_do(base, loads, full_refresh):
+    before = known(loads)
+    base.scopes = ("data.records:read",)
+    with pytest.raises(PermissionDenied, match=r"'by_type\.email\.1' any more.*; give the token the scope schema.bases:read again, or say"):
+        loads.load(full_refresh=full_refresh)
+    assert known(loads) == before
+    base.scopes = ("data.records:read", "schema.bases:read")
+    loads.load()
+    assert known(loads) == (list(KNOWN.values())[:2], "+49301234567", "Anna")
+
+
+def test_without_the_schema_a_mapping_says_what_is_what(base, loads):
+    base.scopes = ("data.records:read",)
+    loads.mapping = {"email": "Kontakt", "phone": "Ruf", "source_updated_at": "Geändert"}
+    loads.load()
+    assert known(loads) == (["a@nordwind-demo.com"], "+49301234567", "Anna")
+
+
+def test_a_first_load_without_the_schema_goes_by_names(base, target):
+    base.scopes, base.fields["Email"] = ("data.records:read",), "email"
+    base.put("rec1", ago(days=1), Email="a@nordwind-demo.com")
+    for _ in range(2):
+        assert any("schema.bases:read" in warning for warning in Loads(target, connector(base)).load()["warnings"])
+    assert Loads(target, connector(base)).rows()["rec1"]["email"] == "a@nordwind-demo.com"
+
+
+@pytest.mark.parametrize(("name", "lost"), [("Kontakt", "email.2"), ("Zweite", "email.2"), ("Ruf", "phoneNumber.1")])
+def test_a_field_that_is_of_another_type_now_overwrites_nothing(base, loads, name, lost):
+    before = known(loads)
+    base.fields[name] = "singleLineText"
+    with pytest.raises(SchemaChanged, match=rf"'by_type\.{lost}' is not in the source any more"):
+        loads.load()
+    assert known(loads) == before
+    loads.load(full_refresh=True)
+    assert known(loads)[2] == "Anna", "the loss is accepted by a full refresh"
+
+
+def test_a_field_of_a_type_more_is_no_loss(base, loads):
+    base.fields["Dritte"] = "email"
+    loads.load()
+    assert known(loads)[2] == "Anna"

@@ -15,7 +15,7 @@ from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.hubspot_api import HubSpotAPI, contact, serve
 from identity_pipeline.demo.hubspot_contacts import demo_contacts
 from identity_pipeline_tests.connectors import reading
-from identity_pipeline_tests.connectors.reading import secret
+from identity_pipeline_tests.connectors.reading import Loads, secret
 from identity_pipeline_tests.servers.faults import FaultProxy, status
 
 TOKEN = "pat-eu1-demo-token"
@@ -321,3 +321,15 @@ def test_the_demo_contacts_are_the_same_each_time_and_hold_the_odd_ones():
     assert 0 < sum(each["archived"] for each in contacts) < 20
     assert any(each["properties"].get("hs_merged_object_ids") for each in contacts)
     assert any(each["properties"]["email"] is None and each["properties"]["phone"] for each in contacts)
+
+
+@pytest.mark.parametrize("column", HubSpotContacts.cursor_columns)
+def test_an_archived_contact_that_is_older_than_the_mark_counts_by_every_cursor(hubspot, target, column):
+    loads = Loads(target, portal(hubspot.url), column)
+    one, two = contact(1, "2026-04-13T06:00:00Z"), contact(9_000, "2026-04-13T10:00:00Z")
+    hubspot.contacts += [one, two]
+    loads.load()
+    assert loads.live() == {"1", "9000"}
+    hubspot.contacts[:] = [contact(1, "2026-04-13T06:00:00Z", archived_at="2026-04-13T11:00:00Z"), two]
+    assert loads.load()["deleted"] == 1
+    assert loads.live() == {"9000"}

@@ -15,7 +15,7 @@ from identity_pipeline.core.fieldmap import GONE, REJECTED
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.vendor_api import serve
 from identity_pipeline_tests.connectors import reading
-from identity_pipeline_tests.connectors.reading import secret
+from identity_pipeline_tests.connectors.reading import Loads, secret
 from identity_pipeline_tests.servers.faults import FaultProxy, status
 from identity_pipeline_tests.servers.intercom_api import IntercomAPI
 
@@ -132,15 +132,34 @@ def test_a_state_that_is_not_accepted_is_a_broken_contract_and_no_wrong_setting(
         read(workspace, ago(days=1), state="nonsense")
 
 
-@pytest.mark.parametrize(("version", "asked"), [("2.16", False), ("2.17", True), ("Preview", True)])
-def test_activities_are_asked_for_where_the_version_has_them(workspace, version: str, asked: bool):
+@pytest.mark.parametrize("version", ["2.16", "2.17", "Preview"])
+def test_activities_are_asked_of_the_only_version_that_has_them_whatever_the_others_are(workspace, version: str):
     workspace.put("c1", ago(days=3))
     workspace.put("c2", ago(days=3))
     workspace.merge("c2", "c1", ago(days=1))
-    found, _ = read(workspace, api_version=version)
-    assert any(each.path == "/contacts/activities" for each in workspace.asked) is asked
+    found, window = read(workspace, api_version=version)
+    assert found[found[GONE] == "true"]["id"].tolist() == ["c2"]
     assert '["c2"]' in found["merged_contacts"].tolist(), "the history of merges is there in any case"
-    assert {each.headers["Intercom-Version"] for each in workspace.asked} == {version}
+    versions = [(each.path, each.headers["Intercom-Version"]) for each in workspace.asked]
+    assert versions == [("/contacts/search", version), ("/contacts/activities", "Preview")]
+    assert not window.context.warnings
+
+
+@pytest.mark.parametrize("fault", [None, status(403, {"errors": [{"code": "token_unauthorized"}]}), status(400, {"errors": []})])
+@pytest.mark.parametrize("state", [None, "1717000400000.0000e5"])
+def test_without_activities_the_contacts_are_read_and_it_is_said_what_is_not(workspace, target, fault, state):
+    workspace.put("c1", ago(days=1))
+    workspace.delete("c2", ago(days=1))
+    with FaultProxy(workspace.url) as proxy:
+        loads = Loads(target, IntercomContacts(access_token=secret(TOKEN), base_url=proxy.url), "updated_at")
+        if state:
+            loads.load()
+        workspace.preview = fault is not None
+        proxy.plan([None, fault, None, fault] if fault else [])
+        assert any("deleted contacts are found by full refreshes only" in warning for warning in loads.load()["warnings"])
+        assert loads.live() == {"c1"}
+        steps = list(loads.connector.check())
+        assert all(step.ok for step in steps)
 
 
 def test_created_at_finds_new_contacts_and_what_went(workspace):
@@ -197,3 +216,18 @@ def test_every_custom_attribute_and_consent_is_in_the_record(workspace):
     assert (row["custom_attributes.plan"], row["custom_attributes.seats"], row["custom_attributes.vip"]) == ("pro", "7", "true")
     assert row["unsubscribed_from_emails"] == "true"
     assert "opted_out_subscription_types.data" in row
+
+
+@pytest.mark.parametrize("column", ["updated_at", "created_at"])
+def test_a_deletion_that_a_load_missed_is_found_by_the_next_however_old_it_is(workspace, target, column):
+    loads = Loads(target, IntercomContacts(access_token=secret(TOKEN), base_url=workspace.url), column)
+    workspace.put("c1", NOW.replace(hour=6))
+    loads.load()
+    workspace.delete("c1", NOW.replace(hour=7))
+    workspace.put("c2", NOW.replace(hour=10))
+    workspace.store_down = True
+    loads.load()
+    assert loads.live() == {"c1", "c2"}
+    workspace.store_down = False
+    assert loads.load()["deleted"] == 1
+    assert loads.live() == {"c2"}

@@ -17,7 +17,7 @@ from identity_pipeline.core.text import cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.vendor_api import serve
 from identity_pipeline_tests.connectors import reading
-from identity_pipeline_tests.connectors.reading import secret
+from identity_pipeline_tests.connectors.reading import Loads, secret
 from identity_pipeline_tests.servers.faults import FaultProxy, html, status
 from identity_pipeline_tests.servers.pipedrive_api import PipedriveAPI
 
@@ -261,3 +261,16 @@ def test_a_wrong_token_and_a_company_that_does_not_pay_are_told_apart(company):
         read(company, api_token=secret("v1u:AQIBAHj"))
     with FaultProxy(company.url) as proxy, pytest.raises(SourceRejected, match="402: the company's subscription has ended"):
         read(company, base_url=proxy.plan([None, status(402, {"success": False, "error": "Payment required"})]).url)
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+@pytest.mark.parametrize("column", PipedrivePersons.cursor_columns)
+def test_the_deletion_of_a_person_who_is_older_than_the_mark_counts_by_every_cursor(company, target, column, stamped):
+    loads = Loads(target, PipedrivePersons(api_token=secret(TOKEN), base_url=company.url), column)
+    company.put(1, ago(days=9))
+    company.put(2, ago(hours=1))
+    loads.load()
+    assert loads.live() == {"1", "2"}
+    company.delete(1, NOW, stamped=stamped)
+    assert loads.load()["deleted"] == 1
+    assert loads.live() == {"2"}

@@ -22,7 +22,7 @@ from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.vendor_api import serve
 from identity_pipeline.normalise import canonicalise
 from identity_pipeline_tests.connectors import reading
-from identity_pipeline_tests.connectors.reading import secret
+from identity_pipeline_tests.connectors.reading import Loads, secret
 from identity_pipeline_tests.servers.faults import FaultProxy, status
 from identity_pipeline_tests.servers.shopify_api import SCHEMA, ShopifyAPI, address, customer, later, metafield
 
@@ -273,6 +273,36 @@ def test_customers_without_anything_to_know_them_by_are_a_missing_permission_and
     with pytest.raises(PermissionDenied, match=r"shows 5 of 5 customers without name, address and number: request access to protected"):
         read(shop(shopify.url))
     assert [step.name for step in shop(shopify.url).check() if not step.ok] == ["permission"]
+
+
+@pytest.mark.parametrize("changed", [1, 2, 5])
+def test_an_app_that_lost_its_access_blanks_nobody_however_few_have_changed(shopify, target, changed):
+    loads = Loads(target, shop(shopify.url), "updatedAt")
+    shopify.customers += people(5, firstName="Ada")
+    loads.load()
+    before = {name: (row["email"], row["first_name"]) for name, row in loads.rows().items()}
+    for each in shopify.customers[-changed:]:
+        each["updatedAt"] = "2026-04-14T08:00:00Z"
+    shopify.protected = "nulls"
+    with pytest.raises(PermissionDenied, match=r"shows 5 of 5 customers without name, address and number: request access to protected"):
+        loads.load()
+    assert {name: (row["email"], row["first_name"]) for name, row in loads.rows().items()} == before
+
+
+@pytest.mark.parametrize("changed", [1, 3])
+def test_customers_without_anything_are_none_that_are_withheld_where_the_shop_shows_others(shopify, changed):
+    shopify.customers += [*people(3), *(customer(9 + n, "2026-05-14T08:00:00Z") for n in range(changed))]
+    found, window = read(shop(shopify.url), "2026-05-01T08:00:00Z")
+    assert len(found) == changed
+    assert not window.context.warnings
+
+
+def test_a_shop_that_is_too_small_to_tell_is_read_with_a_warning(shopify):
+    shopify.customers += people(2)
+    shopify.protected = "nulls"
+    found, window = read(shop(shopify.url))
+    assert len(found) == 2
+    assert "without name, address and number: request access to protected" in window.context.warnings[0]
 
 
 def test_single_customers_without_anything_are_none(shopify):

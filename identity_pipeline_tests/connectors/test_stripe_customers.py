@@ -13,7 +13,7 @@ from identity_pipeline.core.fieldmap import REJECTED
 from identity_pipeline.core.window import Window
 from identity_pipeline.demo.vendor_api import serve
 from identity_pipeline_tests.connectors import reading
-from identity_pipeline_tests.connectors.reading import secret
+from identity_pipeline_tests.connectors.reading import Loads, secret
 from identity_pipeline_tests.servers.faults import FaultProxy, status
 from identity_pipeline_tests.servers.stripe_api import StripeAPI
 
@@ -172,3 +172,15 @@ def test_an_event_without_a_customer_spoils_no_other(account, held):
         found, _ = read(account, ago(hours=2), base_url=proxy.url)
     assert found["id"].tolist()[0] == "cus_1"
     assert found[REJECTED].notna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("column", StripeCustomers.cursor_columns)
+def test_the_deletion_of_a_customer_who_is_older_than_the_mark_counts_by_every_cursor(account, target, column):
+    loads = Loads(target, StripeCustomers(api_key=secret(KEY), base_url=account.url), column)
+    account.put("cus_1", ago(days=9))
+    account.put("cus_2", ago(hours=1))
+    loads.load()
+    assert loads.live() == {"cus_1", "cus_2"}
+    account.delete("cus_1", NOW)
+    assert loads.load()["deleted"] == 1
+    assert loads.live() == {"cus_2"}

@@ -18,7 +18,7 @@ from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.demo.vendor_api import serve
 from identity_pipeline.normalise import canonicalise
 from identity_pipeline_tests.connectors import reading
-from identity_pipeline_tests.connectors.reading import secret
+from identity_pipeline_tests.connectors.reading import Loads, secret
 from identity_pipeline_tests.servers.faults import FaultProxy, status
 from identity_pipeline_tests.servers.zendesk_api import ZendeskAPI, identity, user
 
@@ -282,3 +282,16 @@ def test_a_subdomain_leads_nowhere_else(subdomain):
 
 def test_the_subdomain_is_the_address():
     assert ZendeskUsers(subdomain="acme", token=secret("x")).address() == "https://acme.zendesk.com"
+
+
+@pytest.mark.parametrize("column", ZendeskUsers.cursor_columns)
+def test_the_deletion_of_a_user_who_is_older_than_the_mark_counts_by_every_cursor(zendesk, target, column):
+    loads = Loads(target, account(zendesk.url), column)
+    one, two = user(1, AT, created_at=AT), user(2, AT, created_at="2026-04-14T08:00:00Z")
+    zendesk.put(one)
+    zendesk.put(two)
+    loads.load()
+    assert loads.live() == {"1", "2"}
+    zendesk.put({**one, "active": False})
+    assert loads.load()["deleted"] == 1
+    assert loads.live() == {"2"}

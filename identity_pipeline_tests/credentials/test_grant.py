@@ -265,6 +265,8 @@ def test_an_account_whose_grant_was_revoked_is_said_once_and_not_asked_again(url
     assert (row(url)["status"], row(url)["reason"]) == ("ok", None)
 
 
+LATE = "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. Check your iat and exp values."
+UNAPPROVED = "user hasn't approved this consumer"
 MS_IDLE = {
     "error": "invalid_grant",
     "error_codes": [700082],
@@ -278,13 +280,20 @@ MS_IDLE = {
         (400, {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}, CredentialError, "revoked", True),
         (400, {"error": "invalid_grant", "error_description": "expired access/refresh token"}, CredentialError, "expired", True),
         (400, {"error": "invalid_grant", "error_description": "Bad Request"}, CredentialError, "connect it again", True),
-        (400, {"error": "inactive_user", "error_description": "user is inactive"}, CredentialError, "disabled", True),
+        (400, {"error": "inactive_user", "error_description": "user is inactive"}, PermissionDenied, "disabled: have it approved", False),
         (400, {"error": "invalid_grant", "error_subtype": "invalid_rapt"}, CredentialError, "multi-factor", True),
         (400, {"error": "invalid_grant", "error_description": "Account has been deleted"}, CredentialError, "gone", True),
         (400, MS_IDLE, CredentialError, "not used for too long.*AADSTS700082", True),
         (400, {"error": "interaction_required", "error_codes": [50076], "suberror": "basic_action"}, CredentialError, "multi-factor", True),
-        (400, {"error": "invalid_grant", "error_codes": [53003]}, CredentialError, "Conditional Access", True),
-        (400, {"error": "invalid_grant", "error_codes": [65001], "suberror": "consent_required"}, CredentialError, "consent", True),
+        (400, {"error": "invalid_grant", "error_codes": [53003]}, PermissionDenied, "Conditional Access", False),
+        (400, {"error": "invalid_grant", "error_codes": [65001], "suberror": "consent_required"}, CredentialError, "consent", False),
+        (400, {"error": "invalid_grant", "error_codes": [50053]}, PermissionDenied, "locked", False),
+        (400, {"error": "access_denied"}, CredentialError, "run it again; if it stays so", False),
+        (400, {"error": "invalid_grant", "error_description": LATE}, ConfigurationError, "clock is wrong.*: set the clock of this", False),
+        (400, {"error": "invalid_grant", "error_description": "assertion is expired"}, ConfigurationError, "set the clock", False),
+        (401, {"error": "invalid_client", "error_codes": [700024]}, ConfigurationError, "set the clock", False),
+        (400, {"error": "invalid_grant", "error_description": UNAPPROVED}, PermissionDenied, "has not approved the app", False),
+        (400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}, CredentialError, "not yet.*run it again", False),
         (401, {"error": "invalid_client", "error_codes": [7000222]}, ConfigurationError, "client secret has expired.*set-app", False),
         (401, {"error": "invalid_client"}, ConfigurationError, "app is not accepted.*set-app", False),
         (400, {"error": "invalid_client_id", "error_description": "client identifier invalid"}, ConfigurationError, "set-app", False),

@@ -38,6 +38,7 @@ class IntercomAPI(VendorAPI):
     """A workspace: its contacts by id, their activities from the oldest on, its time zone, who may read.
 
     ``unsearchable`` are ids that search does not find yet; ``store_down`` lets the activities look empty.
+    They are in the version Preview alone, and in that only while there is a ``preview`` of them.
     """
 
     token: str = ""
@@ -47,6 +48,7 @@ class IntercomAPI(VendorAPI):
     activities: list[dict[str, Any]] = field(default_factory=list)
     unsearchable: set[str] = field(default_factory=set)
     store_down: bool = False
+    preview: bool = True
     _number: count = field(default_factory=lambda: count(1))
 
     def put(self, contact_id: str, at: datetime, **fields: Any) -> None:
@@ -99,7 +101,7 @@ class IntercomAPI(VendorAPI):
             case "POST", ["contacts", "search"]:
                 self._demand("read_users_companies")
                 return self._search(asked.body, with_merges=asked.query.get("include_merge_history") == "true")
-            case "GET", ["contacts", "activities"] if version == "Preview" or int(version.partition(".")[2]) >= 17:
+            case "GET", ["contacts", "activities"] if version == "Preview" and self.preview:
                 self._demand("read_users_companies")
                 return self._activities(asked.query)
             case "GET", ["contacts", contact_id]:

@@ -42,7 +42,8 @@ def _invalid(name: str) -> Refusal:
 class PipedriveAPI(VendorAPI):
     """A company: its persons and organizations by id, its custom fields, the token and whose it is.
 
-    ``tokens`` are those left today, None for no end of them. A user who is no ``admin`` sees what is his.
+    ``told`` is when a change was told whose ``update_time`` is another. ``tokens`` are those left today,
+    None for no end of them. A user who is no ``admin`` sees what is his.
     """
 
     token: str = ""
@@ -53,15 +54,19 @@ class PipedriveAPI(VendorAPI):
     persons: dict[int, Person] = field(default_factory=dict)
     organizations: dict[int, dict[str, Any]] = field(default_factory=dict)
     fields: list[dict[str, Any]] = field(default_factory=list)
+    told: dict[int, str] = field(default_factory=dict)
 
     def put(self, person_id: int, at: datetime, **fields: Any) -> None:
         """Create or change a person at this time."""
         before = self.persons.get(person_id, {})
         self.persons[person_id] = person(**{"add_time": _v2(at), **before, "id": person_id, "update_time": _v2(at), **fields})
 
-    def delete(self, person_id: int, at: datetime) -> None:
-        """Delete a person at this time."""
+    def delete(self, person_id: int, at: datetime, *, stamped: bool = True) -> None:
+        """Delete a person at this time, which becomes the ``update_time`` if it is ``stamped``."""
+        before = self.persons[person_id]["update_time"]
         self.put(person_id, at, is_deleted=True)
+        if not stamped:
+            self.persons[person_id]["update_time"], self.told[person_id] = before, _v2(at)
 
     def authenticate(self, asked: Asked, *, dead: bool) -> None:
         """By a header of Pipedrive's own, or a parameter. As a bearer token it is no token."""
@@ -155,7 +160,8 @@ class PipedriveAPI(VendorAPI):
         if not re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", since):
             raise _refusal(400, "since_timestamp is missing or wrong")
         since = max(since.replace(" ", "T") + "Z", _v2(self.clock() - timedelta(days=31)))
-        found = sorted((each for each in self._seen() if each["update_time"] >= since), key=lambda each: each["update_time"])
+        times = {each["id"]: self.told.get(each["id"], each["update_time"]) for each in self._seen()}
+        found = sorted((each for each in self._seen() if times[each["id"]] >= since), key=lambda each: times[each["id"]])
         start, limit = int(asked.query.get("start", "0")), self.least(int(asked.query.get("limit", "100")))
         more = len(found) > start + limit
         items = [{"item": "person", "id": each["id"], "data": _as_v1(each)} for each in found[start : start + limit]]

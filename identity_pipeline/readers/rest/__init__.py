@@ -28,6 +28,7 @@ from identity_pipeline.readers.rest.paginator import (
 )
 from identity_pipeline.readers.rest.probe import check
 from identity_pipeline.readers.rest.record import Pages, Received, Record, batches, filtered, first, folded, objects
+from identity_pipeline.readers.rest.withheld import Withheld
 
 __all__ = [
     "GIVE_UP",
@@ -59,6 +60,7 @@ __all__ = [
     "TimePaginator",
     "Total",
     "VendorError",
+    "Withheld",
     "batches",
     "check",
     "filtered",
