@@ -66,7 +66,7 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
     window = window_of(spec, stored, start, options, ReadContext(log=log, pace=pace))
     found, counts = DryRun(spec.source_name, described(window)), CursorCounts()
     departed = partial(normalise.departed, field_map=spec.field_map)
-    fields, names = Fields(spec, stored.fields, options.full_refresh), set[str]()
+    fields, names = Fields(spec, stored.fields, accepted=options.full_refresh and not options.scheduled), set[str]()
     comparing = connect(url, doing="compare with the identity table", autocommit=True)  # a source may be slow: no transaction waits for it
     with pace, comparing as connection, closing(closable(reader.read(window))) as batches:
         connection.execute("set default_transaction_read_only to on")

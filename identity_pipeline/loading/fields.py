@@ -16,7 +16,7 @@ _KINDS = {"int": "a whole number", "timestamp": "a timestamp", "text": "a text"}
 class Fields:
     """The fields of a source as a read shows them, against those ``before`` it.
 
-    ``accepted`` says that a field may go: a full refresh was asked for.
+    ``accepted`` says that a field may go: somebody asked for a full refresh.
     """
 
     spec: LoadSpec
@@ -79,7 +79,7 @@ class Fields:
         if gone and not self.accepted:
             raise SchemaChanged(
                 f"{self.spec.source_name}: the mapped field {gone[0]!r} is not in the source any more, which has {_listed(known)}: nothing "
-                "was merged; fix the source or its `mapping:`, or accept the loss with one full refresh"
+                "was merged; fix the source or its `mapping:`, or accept the loss with one full refresh by hand"
             )
 
 

@@ -81,7 +81,7 @@ class _Reading:
         spec, context, limit = self.spec, window.context, window.limit
         started = reported = time.monotonic()
         counts, read, sieve = CursorCounts(), 0, self._sieve()
-        fields = Fields(spec, self.stored.fields, self.options.full_refresh)
+        fields = Fields(spec, self.stored.fields, accepted=self.options.full_refresh and not self.options.scheduled)
         # The read is closed at once when something here fails: the source's session must not wait for the traceback to go.
         with (
             self.target.landing.writer(spec.source_name, load.load_id) as writer,

@@ -37,13 +37,14 @@ class Target:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What one run may choose. ``force`` asks a source that wants to be left alone for a while."""
+    """What one run may choose. ``force`` asks a source that wants to be left alone for a while; ``scheduled``: nobody chose."""
 
     cursor_after: str | None = None
     full_refresh: bool = False
     objects: tuple[str, ...] = ()
     limit: int | None = None
     force: bool = False
+    scheduled: bool = False
 
     @property
     def partial(self) -> bool:

@@ -90,7 +90,7 @@ def read_op(source: Source) -> dg.OpDefinition:
                 it.connector,
                 to,
                 context.run_id,
-                options=config.options(),
+                options=replace(config.options(), scheduled="dagster/schedule_name" in context.run.tags),
                 published=marks.published(context.instance, to.url, name),
                 log=context.log.info,
                 redactor=redactor,

@@ -76,6 +76,15 @@ def test_the_mark_and_the_balance_come_first_in_what_a_load_shows(world: World):
     assert world.load().metadata["balance"] == "2 read = 2 unchanged"
 
 
+def test_a_field_that_went_is_accepted_by_a_person_and_by_no_schedule(world: World):
+    world.people("Ann")
+    assert world.load().metadata["inserted"] == 1
+    world.change("alter table people rename column name to called")
+    nightly = world.load(full_refresh=True, tags={"dagster/schedule_name": "full_refresh"})
+    assert "the mapped field 'name' is not in the source any more" in str(nightly.failure)
+    assert world.load(full_refresh=True).success
+
+
 def test_schedules_ask_for_one_run_of_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("IDENTITY_SOURCES", str(tmp_path))
     hourly = "    schedule: '0 * * * *'\n    full_refresh_schedule: '0 3 * * 0'\n"

@@ -113,10 +113,10 @@ class World:
 
     # -- Runs ---------------------------------------------------------------------------------------
 
-    def load(self, name: str = "people", **choices: Any) -> Outcome:
+    def load(self, name: str = "people", *, tags: dict[str, str] | None = None, **choices: Any) -> Outcome:
         """One ordinary run in this process."""
         with self.entered() as instance:
-            return _execute(instance, name, choices)
+            return _execute(instance, name, choices, tags)
 
     @contextmanager
     def running(self, failpoint: str = "", plant: Callable[[], None] | None = None, **choices: Any) -> Iterator[BaseProcess]:
@@ -273,10 +273,11 @@ def ingest() -> dg.JobDefinition:
     return assets.definitions().resolve_job_def(assets.JOB)
 
 
-def _execute(instance: dg.DagsterInstance, name: str, choices: dict[str, Any]) -> Outcome:
+def _execute(instance: dg.DagsterInstance, name: str, choices: dict[str, Any], tags: dict[str, str] | None = None) -> Outcome:
     result = ingest().execute_in_process(
-        instance=instance, run_config=assets.run_config(name, **choices), asset_selection=[dg.AssetKey([name])], raise_on_error=False
-    )
+        instance=instance, run_config=assets.run_config(name, **choices), asset_selection=[dg.AssetKey([name])], raise_on_error=False,
+        tags=tags,
+    )  # fmt: skip
     return _outcome(instance, result.run_id, name)
 
 
