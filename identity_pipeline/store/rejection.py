@@ -27,8 +27,9 @@ def id_field(batch: pa.Table, field_map: FieldMap, source_name: str) -> str:
         if name in batch.column_names:
             return name
     names = [n for n in batch.column_names if not n.startswith(RESERVED)]
+    looked = ", ".join([*field_map.external_id[:10], *(["…"] if len(field_map.external_id) > 10 else [])])
     raise SchemaChanged(
-        f"{source_name}: no field can be the external id: looked for {', '.join(field_map.external_id[:10])} and the like; the source has "
+        f"{source_name}: no field can be the external id: looked for {looked}; the source has "
         f"{', '.join(names[:30])}: set `mapping: {{external_id: …}}` of the source; in a file see that its header is the first line"
     )
 
