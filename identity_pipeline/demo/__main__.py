@@ -89,7 +89,7 @@ def _load() -> int:
     if ended.error:
         raise TryLater(f"the demo's run ended as {ended.status}: {ended.error}")
     click.echo(
-        f'\nDone in {time.monotonic() - started:.0f} s. The identity database stays up: psql "$(.venv/bin/identity-pipeline db url)"\n'
+        f"\nDone in {time.monotonic() - started:.0f} s. The identity database stays up: .venv/bin/identity-pipeline db run psql\n"
         "  Sources page and Dagster's UI:    make dev (it prints a link that signs you in)\n"
         "  what was quarantined and why:     .venv/bin/identity-pipeline quarantine list\n"
         "  a source of your own:             .venv/bin/identity-pipeline sources new csv_url my_contacts\n"

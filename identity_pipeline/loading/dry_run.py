@@ -4,13 +4,11 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from identity_pipeline import normalise
 from identity_pipeline.core.cursor import Mark
 from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
 from identity_pipeline.core.fieldmap import GONE
@@ -19,7 +17,7 @@ from identity_pipeline.core.text import SANITISED, cast_all_utf8
 from identity_pipeline.core.window import ReadContext
 from identity_pipeline.loading.fields import Fields, check_cursor
 from identity_pipeline.loading.read import check_not_before, check_whole, closable, described, window_of
-from identity_pipeline.loading.spec import Reader, RunOptions, fingerprint, rules
+from identity_pipeline.loading.spec import Reader, RunOptions, departed, fingerprint, rules
 from identity_pipeline.loading.start import start_of
 from identity_pipeline.store import ledger, rejection
 from identity_pipeline.store.batch import newest
@@ -65,8 +63,7 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
     pace = SharedPace(url)
     window = window_of(spec, stored, start, options, ReadContext(log=log, pace=pace))
     found, counts = DryRun(spec.source_name, described(window)), CursorCounts()
-    departed = partial(normalise.departed, field_map=spec.field_map)
-    fields, names = Fields(spec, stored.fields, accepted=options.full_refresh and not options.scheduled), set[str]()
+    fields, names = Fields(spec, stored.fields, options.accepts_loss), set[str]()
     comparing = connect(url, doing="compare with the identity table", autocommit=True)  # a source may be slow: no transaction waits for it
     with pace, comparing as connection, closing(closable(reader.read(window))) as batches:
         connection.execute("set default_transaction_read_only to on")
@@ -77,7 +74,7 @@ def dry_run(spec: LoadSpec, reader: Reader, url: str, *, options: RunOptions, pu
             found.records_read += records.num_rows
             fields.batch(records.column_names, window)
             names |= {*records.column_names}
-            kept = apply_cursor_filter(records, window, counts, departed)
+            kept = apply_cursor_filter(records, window, counts, departed(spec))
             if kept.num_rows:
                 _compare(connection, spec, kept, found, older_stays=not (options.full_refresh or spec.snapshot))
             if options.limit is not None and found.records_read >= options.limit:

@@ -7,9 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-import pyarrow as pa
-
-from identity_pipeline import normalise
 from identity_pipeline.core import cursor as cursors
 from identity_pipeline.core.cursor import Mark
 from identity_pipeline.core.cursor_filter import CursorCounts, apply_cursor_filter
@@ -21,7 +18,7 @@ from identity_pipeline.core.redaction import Redactor
 from identity_pipeline.core.text import Batch, cast_all_utf8
 from identity_pipeline.core.window import ReadContext, Window
 from identity_pipeline.loading.fields import Fields, check_cursor
-from identity_pipeline.loading.spec import Reader, RunOptions, Target, fingerprint, known_files
+from identity_pipeline.loading.spec import Reader, RunOptions, Target, departed, fingerprint, known_files
 from identity_pipeline.loading.start import Start, start_of
 from identity_pipeline.store import lease, ledger
 from identity_pipeline.store.ledger import ReadSummary, SourceState
@@ -81,7 +78,7 @@ class _Reading:
         spec, context, limit = self.spec, window.context, window.limit
         started = reported = time.monotonic()
         counts, read, sieve = CursorCounts(), 0, self._sieve()
-        fields = Fields(spec, self.stored.fields, accepted=self.options.full_refresh and not self.options.scheduled)
+        fields = Fields(spec, self.stored.fields, self.options.accepts_loss)
         # The read is closed at once when something here fails: the source's session must not wait for the traceback to go.
         with (
             self.target.landing.writer(spec.source_name, load.load_id) as writer,
@@ -93,7 +90,7 @@ class _Reading:
                 fields.batch(records.column_names, window)
                 if limit is not None:
                     records = records.slice(0, limit - read)
-                kept = apply_cursor_filter(records, window, counts, self._departed)
+                kept = apply_cursor_filter(records, window, counts, departed(spec))
                 if sieve is not None:
                     kept = sieve.split(kept, read, writer.note)
                 read += records.num_rows
@@ -145,9 +142,6 @@ class _Reading:
             settings=self.stored.settings or "" if self.options.cursor_after and self.stored.reads_other(spec.settings) else spec.settings,
             partial=partial,
         )
-
-    def _departed(self, records: pa.Table) -> pa.Array:
-        return normalise.departed(records, self.spec.field_map)
 
     def _sieve(self) -> Sieve | None:
         """What holds back the records that are stored as they are, where of two versions the later one in the stream stays."""

@@ -8,6 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from identity_pipeline import normalise
+from identity_pipeline.core.cursor_filter import Departed
 from identity_pipeline.core.fieldmap import FieldMap
 from identity_pipeline.core.file_version import FileVersion
 from identity_pipeline.core.load_spec import LoadSpec
@@ -47,6 +48,11 @@ class RunOptions:
     scheduled: bool = False
 
     @property
+    def accepts_loss(self) -> bool:
+        """True if somebody asked for a full refresh, by which a field of the source may go."""
+        return self.full_refresh and not self.scheduled
+
+    @property
     def partial(self) -> bool:
         """True if the run reads less than its window, so that the mark must stay where it is."""
         return bool(self.objects or self.limit)
@@ -65,6 +71,11 @@ def _fingerprint(field_map: FieldMap, default_region: str | None, timezone: str)
 def canonicalise(spec: LoadSpec, records: pa.Table) -> pa.Table:
     """The canonical fields of a source's records, by its own rules."""
     return normalise.canonicalise(records, spec.field_map, default_region=spec.default_region, timezone=spec.timezone)
+
+
+def departed(spec: LoadSpec) -> Departed:
+    """Says which records of a source are told to be gone."""
+    return partial(normalise.departed, field_map=spec.field_map)
 
 
 def known_files(spec: LoadSpec, stored: SourceState, options: RunOptions | None = None) -> dict[str, FileVersion]:
